@@ -104,18 +104,21 @@ class Call(UpstreamRequest):
     prepare: Callable[[Backend], Awaitable[bytes]] | None = None
     #: The longest silence of a stream, in seconds: ``limits.heartbeat``.
     heartbeat: float = 10.0
-    #: See :class:`UpstreamRequest`.
+    #: For these two see :class:`UpstreamRequest`.
     prefix: tuple[bytes, ...] = ()
+    lead: bytes = b""
     #: Places its conversation in a slot, and the slot that the body must name then, if any.
     turn: Turn | Stray | None = None
     slot: int | None = None
 
     def request(self) -> UpstreamRequest:
         """Return what its backend is sent: itself, with its slot in the body if it names one."""
-        slot, body = self.slot, self.body
-        if slot is None or not isinstance(body, bytes):
-            return self
-        return UpstreamRequest(self.method, self.target, self.headers, with_slot(body, slot))
+        slot = self.slot
+        if slot is None or not isinstance(self.body, bytes):
+            self.lead = b""
+        else:
+            self.lead = b'{"id_slot":%d,' % slot
+        return self
 
     @property
     def passed(self) -> int:
@@ -203,11 +206,6 @@ class Outcome:
     def tell(self, error: GatewayError) -> GatewayError:
         """Return ``error`` as the client may see it."""
         return error
-
-
-def with_slot(body: bytes, slot: int) -> bytes:
-    """Return a JSON object that is not empty with ``id_slot`` as its first field."""
-    return b'{"id_slot":%d,' % slot + body[body.index(b"{") + 1 :]
 
 
 async def finish(started_response: StartedResponse) -> None:

@@ -19,11 +19,21 @@ class UpstreamRequest:
     comes, once, with ``body_length`` as its Content-Length, or chunked if that is None.
     ``head_timeout``: seconds without any progress, up to the head of the answer, that the backend
     may take, not counting those that a streamed body is waited for. ``prefix``: the chain of hashes
-    of its conversation, where several servers have the model.
+    of its conversation, where several servers have the model. ``lead``: goes out in place of the
+    first ``{`` of a body that is here, a JSON object with anything in it.
     """
 
     # gateway.proxy.call extends it with what it has to remember: one object less.
-    __slots__ = ("body", "body_length", "head_timeout", "headers", "method", "prefix", "target")
+    __slots__ = (
+        "body",
+        "body_length",
+        "head_timeout",
+        "headers",
+        "lead",
+        "method",
+        "prefix",
+        "target",
+    )
 
     def __init__(
         self,
@@ -34,6 +44,7 @@ class UpstreamRequest:
         body_length: int | None = None,
         head_timeout: float | None = None,
         prefix: tuple[bytes, ...] = (),
+        lead: bytes = b"",
     ) -> None:
         self.method = method
         self.target = target
@@ -42,6 +53,7 @@ class UpstreamRequest:
         self.body_length = body_length
         self.head_timeout = head_timeout
         self.prefix = prefix
+        self.lead = lead
 
     @property
     def body_is_here(self) -> bool:
@@ -63,9 +75,15 @@ def serialised(
         framing = b"\r\n" if method in _NO_BODY else b"Content-Length: 0\r\n\r\n"
         return beginning + request.headers + framing, None
     if isinstance(body, bytes):
-        framing = b"Content-Length: %d\r\n\r\n" % len(body)
+        lead: bytes = request.lead
+        rest: bytes | memoryview = body
+        if lead:  # it is not copied twice
+            rest = memoryview(body)[body.index(b"{") + 1 :]
+        framing = b"Content-Length: %d\r\n\r\n" % (len(lead) + len(rest))
         if len(body) < _JOIN_BELOW:
-            return b"".join((beginning, request.headers, framing, body)), None
+            return b"".join((beginning, request.headers, framing, lead, rest)), None
+        framing += lead
+        body = bytes(rest)
     elif request.body_length is None:
         framing = b"Transfer-Encoding: chunked\r\n\r\n"
     else:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from gateway.upstream import UnixAddress, UpstreamRequest
+from gateway.upstream.request import serialised
 from tests.pools import Keeping, MakePool
 
 
@@ -83,3 +84,16 @@ async def test_host_names_an_ipv6_address_in_brackets(
     address = await backend.serve(keeping, tcp="::1")
     await get(pool_of(address))
     assert b"\r\nHost: [::1]:%d\r\n" % address.port in keeping.requests[0][1]
+
+
+@pytest.mark.parametrize("size", [10, 200_000])
+@pytest.mark.parametrize("space", [b"", b" \n"])
+def test_lead_goes_out_in_place_of_the_brace(size: int, space: bytes) -> None:
+    body = space + b'{"a":"%b"}' % (b"x" * size)
+    request = UpstreamRequest("POST", "/", body=body, lead=b'{"id_slot":3,')
+    first, rest = serialised(request, "Host: here\r\n")
+    assert rest is None or isinstance(rest, bytes)
+    head, _, sent = (first + (rest or b"")).partition(b"\r\n\r\n")
+    assert sent == b'{"id_slot":3,"a":"%b"}' % (b"x" * size)
+    assert b"Content-Length: %d\r\n" % len(sent) in head + b"\r\n"
+    assert request.body == body
