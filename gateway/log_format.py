@@ -7,10 +7,11 @@ never logged: it may contain a key.
 from __future__ import annotations
 
 import logging
-import re
 import time
 from datetime import UTC, datetime
 from typing import Protocol
+
+from gateway.path_secrets import without_secrets
 
 #: The fields of a request's line: its id, method and path, the status of its answer, the seconds it
 #: took, its key, its model, and its client's address.
@@ -18,8 +19,6 @@ Fields = tuple[str, str, str, int, float, str, str, str]
 
 ACCESS = "gateway.access"
 _FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-#: A key of ours, which is a secret (see :mod:`gateway.access.key_format`).
-_KEY = re.compile(r"llmgw_\w+")
 
 
 class Format(Protocol):
@@ -99,8 +98,7 @@ def request_text(fields: Fields) -> str:
 
 def harmless(path: str) -> str:
     """Return ``path`` without a key, and without anything that could look like a line of ours."""
-    if "llmgw_" in path:  # of who put a key where the route belongs
-        path = _KEY.sub("llmgw_...", path)
+    path = without_secrets(path)
     if " " in path or not path.isprintable():  # a stranger's line must not look like one of ours
         from urllib.parse import quote
 

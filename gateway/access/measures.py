@@ -22,7 +22,7 @@ _MOST: Final = 5_000
 #: Seconds between two removals of what is gone, while it is full.
 _PRUNE_EVERY: Final = 60.0
 #: The routes by which requests come to models: their paths at llama-server, and one of ours.
-_ROUTES: Final = frozenset({route.target for route in TABLE if not route.refused} | {"/chat/ask"})
+ROUTES: Final = frozenset({route.target for route in TABLE if not route.refused} | {"/chat/ask"})
 
 #: Upper bounds in seconds: of waits and whole requests,
 WAITS: Final = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0)
@@ -191,7 +191,7 @@ class RequestMeasures:
     def _new(self, key_id: str, model: str, route: str, status: int) -> tuple[list[int], _Times]:
         """Return new counters, or those that there are for want of new ones."""
         route = route.partition("?")[0]
-        if route not in _ROUTES:
+        if route not in ROUTES:
             route = OTHER
         key_id, model = self._label(key_id, model)
         times = self._times.get(model)

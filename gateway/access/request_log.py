@@ -16,8 +16,10 @@ from collections.abc import Callable, Iterable
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from gateway.access.measures import ROUTES
 from gateway.access.past_requests import CachedFrom, PastRequest, RequestFilter
 from gateway.errors import GatewayError
+from gateway.path_secrets import without_secrets
 from gateway.proxy.sse import Usage
 from gateway.tasks import cancel_and_wait, spawn, spawn_lasting
 
@@ -102,7 +104,7 @@ def _row(fields: _Fields) -> tuple[Any, ...]:
             if generation > working:
                 generation = working
             prefill = working - generation
-    if "?" in route or len(route) > _ROUTE:
+    if route not in ROUTES:
         route = path_of(route)
     # fmt: off
     return (
@@ -126,8 +128,8 @@ def _wanted_of(records: Iterable[_Fields], wanted: RequestFilter) -> list[PastRe
 
 
 def path_of(route: str) -> str:
-    """Return a route as it is shown."""
-    return route.partition("?")[0][:_ROUTE]
+    """Return a route as it is shown, without what may be a key in it."""
+    return without_secrets(route)[:_ROUTE]
 
 
 class Page(NamedTuple):

@@ -10,6 +10,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
 
+from gateway.path_secrets import without_our_keys
 from gateway.plurals import counted
 
 MAX_LINE = 4096
@@ -41,7 +42,7 @@ class LogRing:
 
     def append(self, line: str) -> None:
         """Add one line, for everyone who follows too."""
-        line = line[:MAX_LINE]
+        line = without_our_keys(line[:MAX_LINE])
         self._lines.append(line)
         self.total += 1
         for viewer in self._viewers:
