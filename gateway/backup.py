@@ -203,7 +203,7 @@ def restore(file: Path, config: Path, *, force: bool = False) -> list[Path]:
             )
         targets = _targets(found, source)
         make_folder(source.settings.data_dir)
-        with _alone(source.settings.data_dir):
+        with alone(source.settings.data_dir):
             return _put(found, targets, source, force=force)
 
 
@@ -284,7 +284,7 @@ def _targets(found: dict[str, Path], source: BackupSource) -> dict[str, Path]:
 
 
 @contextlib.contextmanager
-def _alone(data_dir: Path) -> Iterator[None]:
+def alone(data_dir: Path) -> Iterator[None]:
     """Hold the data folder, so that no gateway runs there."""
     with open_private(data_dir / "gateway.lock") as lock:
         try:

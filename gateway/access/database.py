@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
@@ -60,6 +61,9 @@ class Place(Protocol):
     def version(self, connection: Connection) -> int | None:
         """Return the number of the schema; 0: the database is empty; None: it is unknown."""
 
+    def others(self, connection: Connection) -> int:
+        """Return how many connections other gateways and commands have, as far as that is known."""
+
     def lock(self, connection: Connection) -> None:
         """Let no other gateway do, until the transaction has ended, what is done only once: change
         the schema, make the first key.
@@ -90,6 +94,37 @@ def place_of(where: Path | Secret) -> Place:
     return PostgresServer(where)
 
 
+def known_version(place: Place, version: int | None) -> int:
+    """Return the number of the schema of a database. Raises :class:`StoreError` for one that is
+    newer than this program.
+    """
+    if version is None or version > SCHEMA_VERSION:
+        raise StoreError(
+            "the database was written by a newer version of llm-gateway "
+            f"(its schema is {version or 'unknown'}, this program knows up to "
+            f"{SCHEMA_VERSION}): install that version again, or restore an older copy of it.",
+            detail=place.shown,
+            code="store_too_new",
+        )
+    return version
+
+
+def bring_up_to_date(place: Place, connection: Connection) -> None:
+    """Make the tables, or bring them to this program's schema, in a transaction that writes."""
+    place.lock(connection)
+    # The version is read again: another process may have been faster, and now we have the lock.
+    version = place.version(connection)
+    if version == SCHEMA_VERSION:
+        return
+    if not version:
+        make_tables(connection)
+    else:
+        from gateway.access import migrations  # Alembic comes with it
+
+        migrations.upgrade(connection, version)
+    place.upgraded(connection, SCHEMA_VERSION)
+
+
 class Database:
     """An open database. Safe to use from any task of one event loop; close it at the end."""
 
@@ -103,33 +138,14 @@ class Database:
     async def open(self) -> None:
         """Make the tables or bring them up to date if need be. Raises :class:`StoreError`."""
         await asyncio.to_thread(self.place.prepare)
-        version = await self._transaction(self._reader, self.place.version, BUSY_TIMEOUT)
-        if version is None or version > SCHEMA_VERSION:
-            raise StoreError(
-                "the database was written by a newer version of llm-gateway "
-                f"(its schema is {version or 'unknown'}, this program knows up to "
-                f"{SCHEMA_VERSION}): install that version again, or restore an older copy of it.",
-                detail=self.place.shown,
-                code="store_too_new",
-            )
-        if version < SCHEMA_VERSION:
-            await self.write(self._bring_up_to_date)
+        read = self.place.version
+        if (
+            known_version(self.place, await self._transaction(self._reader, read, BUSY_TIMEOUT))
+            < SCHEMA_VERSION
+        ):
+            await self.write(partial(bring_up_to_date, self.place))
             # The reader has seen no tables: it would go on like that while another has the lock.
-            await self._transaction(self._reader, self.place.version, BUSY_TIMEOUT)
-
-    def _bring_up_to_date(self, connection: Connection) -> None:
-        self.place.lock(connection)
-        # The version is read again: another process may have been faster, and now we have the lock.
-        version = self.place.version(connection)
-        if version == SCHEMA_VERSION:
-            return
-        if not version:
-            make_tables(connection)
-        else:
-            from gateway.access import migrations  # Alembic comes with it
-
-            migrations.upgrade(connection, version)
-        self.place.upgraded(connection, SCHEMA_VERSION)
+            await self._transaction(self._reader, read, BUSY_TIMEOUT)
 
     async def close(self) -> None:
         """Close the database, after the transactions under way. May be called twice."""

@@ -35,6 +35,12 @@ _BEGIN: Final = (
     "SELECT set_config('statement_timeout', %s, true), set_config('lock_timeout', %s, true), "
     "set_config('transaction_read_only', %s, true)"
 )
+#: How often it is looked whether others have gone.
+_LOOKS: Final = 20
+_OTHERS: Final = (
+    "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "
+    "AND application_name = current_setting('application_name') AND pid <> pg_backend_pid()"
+)
 #: https://www.postgresql.org/docs/current/errcodes-appendix.html: what was not got in time, and of
 #: two transactions that wait for each other, the one that is given up.
 _BUSY: Final = (
@@ -106,6 +112,18 @@ class PostgresServer:
     def version(self, connection: Connection) -> int | None:
         """Return the number of the schema; 0: it is empty; None: it is unknown."""
         return version_of(connection)
+
+    def others(self, connection: Connection) -> int:
+        """Return how many connections there are that call themselves what ours does.
+
+        One that was closed just now goes a moment later.
+        """
+        for _ in range(_LOOKS):
+            connection.exec_driver_sql("SELECT pg_stat_clear_snapshot()")
+            if not (count := int(connection.exec_driver_sql(_OTHERS).scalar_one())):
+                break
+            connection.exec_driver_sql("SELECT pg_sleep(0.1)")
+        return count
 
     def lock(self, connection: Connection) -> None:
         """See :class:`gateway.access.database.Place`."""

@@ -76,6 +76,10 @@ class SqliteFile:
             version = int(connection.exec_driver_sql("PRAGMA user_version").scalar_one())
         return version
 
+    def others(self, connection: Connection) -> int:
+        """Return 0: a file doesn't tell. A gateway that uses it has locked its folder."""
+        return 0
+
     def lock(self, connection: Connection) -> None:
         """See :class:`gateway.access.database.Place`: who writes has done that."""
 

@@ -40,6 +40,7 @@ COMMANDS: Final = {
     "service": ("gateway.cli.service", "install and drive the service of systemd"),
     "backup": ("gateway.cli.backup", "save configuration, keys and usage in one file"),
     "restore": ("gateway.cli.restore", "put back what a backup has saved"),
+    "store": ("gateway.cli.store", "move keys, usage and records to PostgreSQL, or back"),
     "migrate": ("gateway.cli.migrate", "take over the folder of LLM-API"),
     "login": ("gateway.cli.login", "save the profile of a gateway elsewhere, with a key"),
     "logout": ("gateway.cli.logout", "delete the profile of a gateway elsewhere"),
@@ -50,7 +51,7 @@ COMMANDS: Final = {
 #: Heading -> commands, in the order of the help.
 GROUPS: Final = {
     "a gateway of your own": ("init", "check", "serve", "doctor", "service"),
-    "moving house": ("migrate", "backup", "restore"),
+    "moving house": ("migrate", "backup", "restore", "store"),
     "models": ("models", "pull", "load", "unload", "logs"),
     "using it": ("chat", "status", "usage", "cache", "connect"),
     "access": ("keys", "tls", "login", "logout"),
