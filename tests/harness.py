@@ -189,6 +189,15 @@ class Served:
             for reader in self._readers:
                 reader.join(5)
 
+    def ended(self) -> int:
+        """Wait until it ends by itself, however long that takes where many tests run, and return
+        its exit status.
+        """
+        code = self.process.wait()
+        for reader in self._readers:
+            reader.join()
+        return code
+
     def client(self, **options: Any) -> openai.OpenAI:
         return openai.OpenAI(base_url=f"{self.url}/v1", api_key=self.key, max_retries=0, **options)
 

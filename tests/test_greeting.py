@@ -189,8 +189,7 @@ def test_a_link_that_leads_nowhere_is_no_missing_file(serve: Serve, tmp_path: Pa
     file.unlink()
     file.symlink_to(tmp_path / "gone.json")
     served = serve("--config", str(config))
-    assert served.process.wait(20) == 1
-    served.stop()
+    assert served.ended() == 1
     assert "models.json: cannot be read: No such file" in "".join(served.log)
 
 

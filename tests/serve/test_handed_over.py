@@ -182,8 +182,7 @@ def test_socket_of_no_use_is_told_at_the_start(
 
     served = serve("--config", str(config), sockets=[(name, listening())])
 
-    assert served.process.wait(20) == 1
-    served.stop()
+    assert served.ended() == 1
     assert message in "".join(served.log)
 
 

@@ -52,8 +52,7 @@ def test_the_key_does_not_go_into_the_journal(serve: Serve, tmp_path: Path) -> N
 def test_it_refuses_to_start_on_what_is_wrong(serve: Serve, tmp_path: Path) -> None:
     config = project(tmp_path / "p", {"m": {"params": {"model": 1, "ctx": 2}}}, port=0)
     served = serve("--config", str(config))
-    assert served.process.wait(20) == 1
-    served.stop()
+    assert served.ended() == 1
     text = "".join(served.log)
     assert "m.params.model" in text
     assert "m.params.ctx" in text
@@ -65,14 +64,12 @@ def test_second_gateway_on_a_data_folder_is_refused(serve: Serve, tmp_path: Path
     first = serve("--config", str(config))
     assert first.url
     second = serve("--config", str(config))
-    assert second.process.wait(20) == 1
-    second.stop()
+    assert second.ended() == 1
     assert f"in use by another gateway (process {first.process.pid})" in "".join(second.log)
     port = first.url.rpartition(":")[2]
     other = project(tmp_path / "q", {"m": fake_model(tmp_path)}, llama_server=str(FAKE))
     third = serve("--config", str(other), "--port", port)
-    assert third.process.wait(20) == 1
-    third.stop()
+    assert third.ended() == 1
     assert (
         f"error: cannot listen on 127.0.0.1 port {port}: another program uses it already, perhaps "
         "a gateway that still runs: end that, or choose another port (`port:` in gateway.yaml, or "
@@ -80,18 +77,21 @@ def test_second_gateway_on_a_data_folder_is_refused(serve: Serve, tmp_path: Path
     ) in third.log
 
 
-def test_address_that_cannot_be_listened_on_is_told(serve: Serve, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("host", "named", "why"),
+    [
+        ("192.0.2.1", "192.0.2.1", "this machine has no such address"),  # RFC 5737: nobody has it
+        ("nobody.invalid", "nobody.invalid", "there is no machine of that name"),
+        ("127.0.0.1,192.0.2.1", "192.0.2.1", "this machine has no such address"),
+    ],
+)
+def test_address_that_cannot_be_listened_on_is_told(
+    serve: Serve, tmp_path: Path, host: str, named: str, why: str
+) -> None:
     config = project(tmp_path / "p", {"m": fake_model(tmp_path)}, llama_server=str(FAKE))
-    for host, why in (
-        ("192.0.2.1", "this machine has no such address"),  # RFC 5737: nobody has it
-        ("nobody.invalid", "there is no machine of that name"),
-    ):
-        served = serve("--config", str(config), "--host", host)
-        assert served.process.wait(20) == 1
-        served.stop()
-        assert re.search(
-            f"^error: cannot listen on {host} port .*: {why}", "".join(served.log), re.M
-        )
+    served = serve("--config", str(config), "--host", host)
+    assert served.ended() == 1
+    assert re.search(f"^error: cannot listen on {named} port .*: {why}", "".join(served.log), re.M)
 
 
 def test_gateway_listens_on_several_addresses(serve: Serve, tmp_path: Path) -> None:
@@ -115,11 +115,6 @@ def test_gateway_listens_on_several_addresses(serve: Serve, tmp_path: Path) -> N
             assert json.loads(answer.read()) == ["m"]
     assert "can be reached from other machines" not in "".join(served.log)
     assert served.stop() == 0
-    other = serve("--config", str(config), "--host", "127.0.0.1,192.0.2.1")
-    assert other.process.wait(20) == 1
-    other.stop()
-    said = "".join(other.log)
-    assert re.search("(?m)^error: cannot listen on 192.0.2.1 port .*: this machine", said)
 
 
 def test_a_start_beside_a_broken_models_json_goes_on_with_the_last_good_one(
