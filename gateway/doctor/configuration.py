@@ -17,6 +17,7 @@ from gateway.backends.options import gpu_layers
 from gateway.config.load import Loaded
 from gateway.config.settings import Settings
 from gateway.doctor.combinations import combinations
+from gateway.doctor.slot_options import slot_options
 from gateway.errors import GatewayError
 from gateway.library import is_missing, read_partly
 from gateway.listen_on import faults as faults_of
@@ -85,6 +86,8 @@ def find_problems(
     warnings += catalog.warnings
     for spec in catalog.ours:
         warnings += combinations(spec, settings.llm_storage)
+        if settings.cache.enabled:
+            warnings += slot_options(spec)
     return Findings(label, problems, warnings)
 
 
