@@ -70,7 +70,8 @@ _WHY: Mapping[str, str] = MappingProxyType(
         "and completions name another model",
         INFILL: "fills no gaps: it was not trained to (it has no tokens for it)",
         DECISIONS: "is no decision model",
-        METRICS: 'has no metrics: its entry in models.json needs "extraArgs": ["--metrics"]',
+        METRICS: "has no metrics of its own: `metrics.backends: true` in gateway.yaml gives them "
+        'to every model, "extraArgs": ["--metrics"] in its entry in models.json to this one',
         SLOTS: 'does not show its slots: its entry in models.json needs "extraArgs": ["--slots"]',
         PROPS: "does not have its settings changed: its entry in models.json needs "
         '"extraArgs": ["--props"]',

@@ -184,6 +184,7 @@ async def test_what_only_the_model_knows_is_a_400(
             assert answer.headers["x-should-retry"] == "false"
             error = (await answer.json())["error"]
         assert '["--metrics"]' in error["message"]
+        assert "`metrics.backends: true`" in error["message"]
         assert error["code"] == "unsupported_by_model"
     assert (await running.json("GET", "/chat/errors"))[1] == {"errors": []}
     states = {status.name: status for status in running.gateway.scheduler.status()}
