@@ -15,6 +15,7 @@ from multidict import CIMultiDict
 from gateway.access.accounting import Accounting
 from gateway.access.body_memory import BodyMemory
 from gateway.access.gate import KeyGate
+from gateway.access.open_to import OpenNetworks
 from gateway.api.admin_keys import AdminKeyHandlers
 from gateway.api.admin_models import ModelEntryHandlers
 from gateway.api.admin_pulls import PullHandlers
@@ -119,7 +120,16 @@ def compose(
     sockets that were; ``patience``: how long a llama-server may look as if it hung.
     """
     hosts, proxies = Hosts(settings), Proxies(settings.trusted_proxies)
-    gate = KeyGate(settings.auth, hosts, proxies, open_metrics=settings.metrics.without_key)
+    open_to = settings.auth.ollama_open_to
+    gate = KeyGate(
+        settings.auth,
+        hosts,
+        proxies,
+        open_metrics=settings.metrics.without_key,
+        ollama_open_to=OpenNetworks(open_to, hosts, proxies, Cors(settings.cors.origins))
+        if open_to
+        else None,
+    )
     gate.controls = inherited.controls | {runtime.control_socket}
     accounting = Accounting(
         keep_requests=settings.accounting.keep_requests,

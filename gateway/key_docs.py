@@ -133,6 +133,9 @@ SETTINGS: Final[Mapping[str, str]] = MappingProxyType(
         "Browsers' EventSource can send no headers and needs this.",
         "auth.open_to_network": "Whether to start without keys where other machines can reach "
         "the gateway. Without it, `serve` refuses to.",
+        "auth.ollama_open_to": "Networks whose programs may use Ollama's API (`/api`: chats, "
+        "embeddings and lists) without a key, as the principal `ollama`. For apps that can't send "
+        "one; see [Ollama's API](http-api.md#without-a-key).",
         "admin": "What administration over HTTP may do.",
         "admin.process_settings": "Whether an admin key may change over HTTP what decides which "
         "programs run: `env`, `extraArgs` and files outside llm_storage in models.json.",

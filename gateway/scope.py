@@ -15,6 +15,7 @@ class Scope(enum.Enum):
 
     PUBLIC = "public", "no key"
     CHAT = "chat", "any key"
+    OLLAMA = "ollama", "any key, or an address in auth.ollama_open_to"
     METRICS = "metrics", "a key for metrics"
     ADMIN = "admin", "an admin key"
 
@@ -36,8 +37,10 @@ class Scope(enum.Enum):
 #: The scopes of a principal without a key,
 OF_NOBODY: Final = frozenset({Scope.PUBLIC})
 #: of every key but one for metrics (``keys create --metrics``), which may do nothing else,
-OF_ANY_KEY: Final = OF_NOBODY | {Scope.CHAT}
+OF_ANY_KEY: Final = OF_NOBODY | {Scope.CHAT, Scope.OLLAMA}
 OF_METRICS_KEYS: Final = OF_NOBODY | {Scope.METRICS}
+#: of a program without a key in a network that Ollama's API is open to,
+OF_OLLAMA: Final = OF_NOBODY | {Scope.OLLAMA}
 #: and of admin keys (``keys create --admin``), which may do everything.
 OF_ADMIN_KEYS: Final = frozenset(Scope)
 

@@ -5,7 +5,13 @@
 
 from __future__ import annotations
 
+import ipaddress
+from typing import Final
+
 from gateway.config.settings import Settings
+
+#: Addresses of a carrier's own network, and of Tailscale (RFC 6598), which Python calls public.
+_SHARED: Final = ipaddress.IPv4Network("100.64.0.0/10")
 
 
 def why_not_open(settings: Settings) -> str | None:
@@ -21,8 +27,12 @@ def why_not_open(settings: Settings) -> str | None:
     )
 
 
-def warning_of(settings: Settings) -> str | None:
-    """Return the warning at every start of a gateway that is open on purpose, or ``None``."""
+def warnings_of(settings: Settings) -> list[str]:
+    """Return the warnings at every start of a gateway that is open on purpose."""
+    return [*filter(None, (_of_open_gateway(settings), _of_open_networks(settings)))]
+
+
+def _of_open_gateway(settings: Settings) -> str | None:
     others = _who_else(settings)
     if others is None or not settings.auth.open_to_network:
         return None
@@ -30,6 +40,25 @@ def warning_of(settings: Settings) -> str | None:
         f"auth.enabled is false, and {others}: everybody who reaches it may use every model, as "
         "auth.open_to_network says"
     )
+
+
+def _of_open_networks(settings: Settings) -> str | None:
+    networks = settings.auth.ollama_open_to
+    if networks and not settings.auth.enabled:
+        return "auth.ollama_open_to has no effect: auth.enabled is false, so nobody needs a key"
+    wide = [text for text in networks if not _is_private(ipaddress.ip_network(text))]
+    if not wide:
+        return None
+    return (
+        f"auth.ollama_open_to: {', '.join(wide)} holds addresses of the internet: everybody there "
+        "who reaches the gateway may use every model by Ollama's API, without a key"
+    )
+
+
+def _is_private(network: ipaddress.IPv4Network | ipaddress.IPv6Network) -> bool:
+    if network.is_private:
+        return True
+    return isinstance(network, ipaddress.IPv4Network) and network.subnet_of(_SHARED)
 
 
 def _who_else(settings: Settings) -> str | None:

@@ -9,14 +9,15 @@ from collections.abc import Callable
 
 from gateway.access.key_lookup import UnknownKey
 from gateway.access.keys import KeyRing
-from gateway.access.principal import ANONYMOUS, LOCAL_ADMIN, SCRAPER, VISITOR, Principal
+from gateway.access.open_to import OpenNetworks
+from gateway.access.principal import ANONYMOUS, LOCAL_ADMIN, OLLAMA, SCRAPER, VISITOR, Principal
 from gateway.access.without_keys import refusal
 from gateway.access.wrong_keys import WrongKeys
 from gateway.config.settings import AuthSettings
 from gateway.errors import Forbidden, Unauthorized
 from gateway.http.hosts import Hosts, Proxies
 from gateway.http.request import RequestHead
-from gateway.scope import Scope
+from gateway.scope import OF_ANY_KEY, Scope
 
 
 class KeyGate:
@@ -26,14 +27,23 @@ class KeyGate:
     """
 
     def __init__(
-        self, settings: AuthSettings, hosts: Hosts, proxies: Proxies, *, open_metrics: bool = False
+        self,
+        settings: AuthSettings,
+        hosts: Hosts,
+        proxies: Proxies,
+        *,
+        open_metrics: bool = False,
+        ollama_open_to: OpenNetworks | None = None,
     ) -> None:
-        """``open_metrics``: programs on this machine read metrics without a key."""
+        """``open_metrics``: programs on this machine read metrics without a key.
+        ``ollama_open_to``: those that speak Ollama's API need none from there.
+        """
         #: Whether requests need a key.
         self.keys_needed = settings.enabled
         #: Whether a key may stand in a query (``?authKey=``).
         self.keys_in_queries = settings.allow_query_key
         self._open_metrics = open_metrics
+        self._ollama_open_to = ollama_open_to
         self._hosts = hosts
         self._proxies = proxies
         self.ring: KeyRing | None = None
@@ -98,8 +108,13 @@ class KeyGate:
                 return LOCAL_ADMIN
             if scope is Scope.METRICS and self._may_scrape(request):
                 return SCRAPER
+            why, networks = self._why_none(request), self._ollama_open_to
+            if scope is Scope.OLLAMA and networks is not None and networks.holds(request):
+                if (refused := networks.refusal(request)) is None:
+                    return OLLAMA
+                why = f" ({refused}, so auth.ollama_open_to does not count)"
             raise Unauthorized(
-                f"no API key was sent{self._why_none(request)}: use the header "
+                f"no API key was sent{why}: use the header "
                 "`Authorization: Bearer KEY`. Keys are made with `llm-gateway keys create NAME`"
             )
         ring = self.ring
@@ -146,7 +161,7 @@ class KeyGate:
 def _lacks(scope: Scope) -> Forbidden:
     """Return the error of a principal without the right ``scope``."""
     kind = "metrics" if scope is Scope.METRICS else "admin"
-    if scope is Scope.CHAT:
+    if scope in OF_ANY_KEY:
         return Forbidden("this key is for /metrics only", code="other_key_required")
     return Forbidden(
         f"this needs {scope.asks_for}: `llm-gateway keys create NAME --{kind}` makes one",

@@ -6,7 +6,14 @@ from dataclasses import dataclass
 from typing import Final
 
 from gateway.access.rate_limits import NO_LIMITS, KeyLimits
-from gateway.scope import OF_ADMIN_KEYS, OF_ANY_KEY, OF_METRICS_KEYS, OF_NOBODY, Scope
+from gateway.scope import (
+    OF_ADMIN_KEYS,
+    OF_ANY_KEY,
+    OF_METRICS_KEYS,
+    OF_NOBODY,
+    OF_OLLAMA,
+    Scope,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,5 +49,8 @@ LOCAL_ADMIN: Final = Principal("local", "command line", OF_ADMIN_KEYS)
 SCRAPER: Final = Principal(
     "local", "metrics", OF_METRICS_KEYS, models=frozenset(), personalities=frozenset()
 )
+#: A program that speaks Ollama's API without a key, from a network that this is open to
+#: (``auth.ollama_open_to``). Neither its id nor its name can be those of a key.
+OLLAMA: Final = Principal("ollama", "ollama", OF_OLLAMA)
 #: The names of principals without a key, by the ids under which they are counted.
-WITHOUT_KEY: Final = {who.key_id: who.name for who in (ANONYMOUS, LOCAL_ADMIN)}
+WITHOUT_KEY: Final = {who.key_id: who.name for who in (ANONYMOUS, LOCAL_ADMIN, OLLAMA)}

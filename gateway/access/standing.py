@@ -16,10 +16,10 @@ from typing import Protocol, TypeVar, cast
 
 from gateway.access.gate import KeyGate
 from gateway.access.keys import KeyRing
-from gateway.access.principal import ANONYMOUS, LOCAL_ADMIN, VISITOR, Principal
+from gateway.access.principal import WITHOUT_KEY, Principal
 from gateway.errors import Forbidden, GatewayError, Unauthorized
 from gateway.proxy.ending import Ending, Endings
-from gateway.scope import Scope
+from gateway.scope import OF_ANY_KEY, Scope
 
 T = TypeVar("T")
 
@@ -110,8 +110,8 @@ class Standing:
 def _objection(ring: KeyRing, permitted: Permitted, now: float) -> GatewayError | None:
     """Return why ``permitted`` may not go on; ``None`` if it may."""
     before = permitted.principal
-    if before is LOCAL_ADMIN or before is ANONYMOUS or before is VISITOR:
-        return None  # they have no key
+    if before.key_id in WITHOUT_KEY:
+        return None
     try:
         after = ring.lookup.standing(before.key_id, now)
     except Unauthorized as error:
@@ -119,7 +119,7 @@ def _objection(ring: KeyRing, permitted: Permitted, now: float) -> GatewayError 
     if after is before:
         return None
     if not after.may(permitted.scope):
-        if permitted.scope is Scope.CHAT:
+        if permitted.scope in OF_ANY_KEY:
             return Forbidden("this key is for /metrics only now", code="other_key_required")
         return Forbidden("this key is no admin key any more", code="admin_key_required")
     if permitted.watches and _sight(after) != _sight(before):

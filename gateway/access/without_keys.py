@@ -18,7 +18,7 @@ from gateway.http.hosts import Hosts, Proxies, address_in, host_in
 from gateway.http.request import RequestHead
 
 #: Headers that proxies and tunnels add: such a connection is somebody else's.
-_OF_PROXIES: Final = (
+OF_PROXIES: Final = (
     "Forwarded",
     "X-Forwarded-For",
     "X-Forwarded-Host",
@@ -29,7 +29,7 @@ _OF_PROXIES: Final = (
     "True-Client-IP",
 )
 #: The values of ``Sec-Fetch-Site`` for our own page, and for an address that the user typed.
-_OF_THE_USER: Final = ("same-origin", "none")
+OF_THE_USER: Final = ("same-origin", "none")
 
 
 def refusal(request: RequestHead, hosts: Hosts, proxies: Proxies) -> str | None:
@@ -39,7 +39,7 @@ def refusal(request: RequestHead, hosts: Hosts, proxies: Proxies) -> str | None:
     if peer is None or not peer.is_loopback:
         return "it did not come over loopback (127.0.0.1)"
     if (
-        any(name in headers for name in _OF_PROXIES)
+        any(name in headers for name in OF_PROXIES)
         or proxies.trusts(request.remote)
         # nginx adds nothing by default, but speaks HTTP/1.0.
         or request.version < (1, 1)
@@ -51,12 +51,12 @@ def refusal(request: RequestHead, hosts: Hosts, proxies: Proxies) -> str | None:
     origin, site = headers.get("Origin"), headers.get("Sec-Fetch-Site")
     ours = f"{'https' if request.secure else 'http'}://{host}".lower()
     if (origin is not None and origin.lower() != ours) or (
-        site is not None and site not in _OF_THE_USER
+        site is not None and site not in OF_THE_USER
     ):
         return "it came from a web page elsewhere"
     if origin is None and site is None and _is_old_browser(headers.get("User-Agent", "")):
         return "it came from a browser that doesn't say whose page asks"
-    if request.can_read_body and not _is_json(headers.get("Content-Type", "")):
+    if request.can_read_body and not is_json(headers.get("Content-Type", "")):
         return "its body is not sent as Content-Type: application/json"
     return None
 
@@ -78,5 +78,6 @@ def _is_old_browser(agent: str) -> bool:
     return agent.startswith("Mozilla/") and "PowerShell" not in agent
 
 
-def _is_json(content_type: str) -> bool:
+def is_json(content_type: str) -> bool:
+    """Return whether a Content-Type is that of JSON."""
     return content_type.partition(";")[0].strip().lower() == "application/json"

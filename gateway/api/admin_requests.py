@@ -157,9 +157,7 @@ class RequestHandlers:
         key = query.get("key")
         key_ids = None
         if key is not None:
-            ring = self._gate.ring
-            others = {key_id for key_id, name in WITHOUT_KEY.items() if name == key}
-            key_ids = frozenset({key, *others, *(ring.named(key) if ring is not None else ())})
+            key_ids = self._ids_of(key)
         return RequestFilter(
             limit=_whole(request, "limit", 1, MOST) or LIMIT,
             before=_whole(request, "cursor", 0, 2**63 - 1),
@@ -169,6 +167,17 @@ class RequestHandlers:
             slow=_slow(request),
             cached_from=_places(request),
         )
+
+    def _ids_of(self, key: str) -> frozenset[str]:
+        """Return the ids that ``key`` means: it is one, or the name of some.
+
+        That of a principal without a key means that one: keys of that name are asked for by id.
+        """
+        if key in WITHOUT_KEY:
+            return frozenset({key})
+        ring = self._gate.ring
+        others = {key_id for key_id, name in WITHOUT_KEY.items() if name == key}
+        return frozenset({key, *others, *(ring.named(key) if ring is not None else ())})
 
     def _under_way(self, wanted: RequestFilter) -> dict[str, Any]:
         every_one = [

@@ -146,7 +146,7 @@ class OllamaHandlers:
     def routes(self) -> Routes:
         """Return the rows of its routes."""
         for path, handler in OLLAMA_ROUTES.items():
-            yield Row("POST", path, _by_aiohttp(handler), Scope.CHAT)
+            yield Row("POST", path, _by_aiohttp(handler), Scope.OLLAMA)
 
 
 def _by_aiohttp(handler: CommonHandler) -> Any:

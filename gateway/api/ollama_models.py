@@ -52,14 +52,14 @@ class OllamaModelHandlers:
 
     def routes(self) -> Routes:
         """Return the rows of its routes."""
-        chat = Scope.CHAT
-        yield Row("GET", "/api/version", self.version, chat, counts=False, head=True)
-        yield Row("GET", "/api/tags", self.tags, chat, counts=False, head=True)
-        yield Row("GET", "/api/ps", self.ps, chat, counts=False)
-        yield Row("POST", "/api/show", self.show, chat, counts=False)
+        ollama = Scope.OLLAMA
+        yield Row("GET", "/api/version", self.version, ollama, counts=False, head=True)
+        yield Row("GET", "/api/tags", self.tags, ollama, counts=False, head=True)
+        yield Row("GET", "/api/ps", self.ps, ollama, counts=False)
+        yield Row("POST", "/api/show", self.show, ollama, counts=False)
         for path in _ELSEWHERE:
-            yield Row("POST", path, self.elsewhere, chat)
-        yield Row("POST", "/api/blobs/{digest}", self.elsewhere, chat, head=True)
+            yield Row("POST", path, self.elsewhere, Scope.CHAT)
+        yield Row("POST", "/api/blobs/{digest}", self.elsewhere, Scope.CHAT, head=True)
 
     async def version(self, _request: web.Request) -> web.Response:
         """GET /api/version: the version of Ollama whose API is spoken."""

@@ -106,6 +106,21 @@ def _networks(proxies: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(str(ipaddress.ip_network(text.strip(), strict=False)) for text in proxies)
 
 
+def _open_to(networks: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(str(_network(text.strip())) for text in networks)
+
+
+def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+    """Return the network that ``text`` means; an address is one by itself."""
+    network = ipaddress.ip_network(text, strict=False)
+    address = ipaddress.ip_address(text.partition("/")[0])
+    if network.network_address != address:
+        raise ValueError(f"{text!r} is {address} within {network}: say which one is meant")
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
+        raise ValueError(f"{text!r}: write it as IPv4, {address.ipv4_mapped}")
+    return network
+
+
 _ORIGIN = re.compile(
     r"[A-Za-z][A-Za-z0-9+.-]*://"  # also capacitor:// and the like
     r"(?:\[[0-9A-Fa-f:.]+\]|(?:[A-Za-z0-9-]*\*?[A-Za-z0-9-]*\.)*[A-Za-z0-9-]+)"
@@ -143,6 +158,9 @@ _AUTH = _section(
     enabled=key(bool, "true or false"),
     allow_query_key=key(bool, "true or false"),
     open_to_network=key(bool, "true or false"),
+    ollama_open_to=key(
+        tuple[str, ...], "a list of addresses and networks like 192.168.1.0/24", _open_to
+    ),
 )
 
 _ADMIN = _section(

@@ -23,6 +23,7 @@ class AuthSettings:
     enabled: bool = True
     allow_query_key: bool = True
     open_to_network: bool = False
+    ollama_open_to: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,7 +24,7 @@ from gateway.listen_on import faults as faults_of
 from gateway.models.catalog import EMPTY, Catalog
 from gateway.private_files import is_open_to_all
 from gateway.problems import Problem
-from gateway.without_keys import warning_of, why_not_open
+from gateway.without_keys import warnings_of, why_not_open
 
 
 class Findings(NamedTuple):
@@ -53,8 +53,7 @@ def find_problems(
     problems += [Problem(label, "host", repr(h), reason) for h, reason in faults_of(settings.hosts)]
     if (reason := why_not_open(settings)) is not None:
         problems.append(Problem(label, "auth", None, reason))
-    if (warning := warning_of(settings)) is not None:
-        warnings.append(f"{label}: {warning}")
+    warnings += [f"{label}: {warning}" for warning in warnings_of(settings)]
     if settings.tls.enabled:
         from gateway.tls import inspect
         from gateway.tls.acme import inspect_acme

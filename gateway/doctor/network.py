@@ -20,7 +20,7 @@ from gateway.doctor.checks import Finding, Level, Subject
 from gateway.doctor.service import UNIT, socket_unit_at
 from gateway.listen_on import addresses_of, why
 from gateway.plurals import counted
-from gateway.without_keys import warning_of, why_not_open
+from gateway.without_keys import warnings_of, why_not_open
 
 PATIENCE: Final = 8.0  # seconds for one connection
 _LISTENING: Final = "0A"  # in /proc/net/tcp
@@ -37,7 +37,7 @@ def check_ports(subject: Subject) -> Iterator[Finding]:
             yield _port(subject, "tls.redirect_port", host, redirect)
     if (error := why_not_open(settings)) is not None:
         yield Finding("exposure", Level.ERROR, error)
-    elif (warning := warning_of(settings)) is not None:
+    for warning in warnings_of(settings):
         yield Finding("exposure", Level.WARNING, warning)
     if settings.others_reach and not settings.tls.enabled and not settings.trusted_proxies:
         what = f"{settings.others_reach} is reached by others, and keys go there unencrypted"

@@ -41,7 +41,11 @@ class Cors:
         """Return the value of Access-Control-Allow-Origin for ``origin``, or ``None``."""
         if self._any:
             return "*"
-        return origin if any(p.fullmatch(origin) for p in self._patterns) else None
+        return origin if self.lists(origin) else None
+
+    def lists(self, origin: str) -> bool:
+        """Return whether ``origin`` is named, and not only let in by ``*``."""
+        return any(p.fullmatch(origin) for p in self._patterns)
 
     def decorate(self, request: Mapping[str, str], answer: CIMultiDict[str]) -> None:
         """Add what a browser needs to an answer, errors and streams alike."""

@@ -62,6 +62,13 @@ class Hosts:
         """Return whether ``host``, as :func:`host_in` has it, is named in ``allowed_hosts``."""
         return host in self._names or any(host.endswith(end) for end in self._below)
 
+    def knows(self, given: str) -> bool:
+        """Return whether a Host header holds what no page elsewhere can be called: an address, a
+        local name, or one in ``allowed_hosts``.
+        """
+        host = host_in(given)
+        return host is not None and (_is_address(host) or is_local(host) or self.lists(host))
+
     def _judge(self, given: str) -> str | None:
         host = host_in(given)
         if host is None:

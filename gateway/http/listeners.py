@@ -26,7 +26,7 @@ from gateway.http.tls_state import TlsState
 from gateway.listen_on import addresses_of, is_loopback, why
 from gateway.problems import InvalidFiles
 from gateway.tasks import cancel_and_wait, spawn, spawn_lasting
-from gateway.without_keys import warning_of, why_not_open
+from gateway.without_keys import warnings_of, why_not_open
 
 if TYPE_CHECKING:
     from gateway.http.tls_port import TlsPort
@@ -126,7 +126,7 @@ class Listeners:
         await web.UnixSite(self._runner, self._control_socket).start()
         for control in self._inherited.control:
             await self._serve(web.SockSite(self._runner, control, backlog=_WAITING))
-        if (warning := warning_of(settings)) is not None:
+        for warning in warnings_of(settings):
             _log.warning("%s", warning)
         if settings.others_reach is not None and not settings.tls.enabled:
             _log.warning(

@@ -13,6 +13,7 @@ from aiohttp import payload, web
 from aiohttp.abc import AbstractStreamWriter
 
 from gateway.access.presented_key import presented_key
+from gateway.access.principal import OLLAMA
 from gateway.errors import NotFound, Unauthorized
 from gateway.pipeline.request_context import CONTEXT
 from gateway.pipeline.route import Routes, Row
@@ -104,7 +105,8 @@ class PageHandlers:
     async def root(self, request: web.Request) -> web.StreamResponse:
         """GET /: the page for clients that take HTML; for others, where the API is.
 
-        HEAD by which those of Ollama see whether it runs, is answered to all.
+        HEAD by which those of Ollama see whether it runs, is answered to all; GET, to those that
+        need no key for its API, in its words.
         """
         if "text/html" not in ",".join(request.headers.getall("Accept", ())).lower():
             if request.method == "HEAD":
@@ -115,7 +117,9 @@ class PageHandlers:
                 key = presented_key(request, allow_query=gate.keys_in_queries)
                 if gate.is_closed and key is not None:
                     await gate.wait()
-                context.principal = gate.identify(request, key, Scope.CHAT)
+                context.principal = gate.identify(request, key, Scope.OLLAMA)
+                if context.principal is OLLAMA:
+                    return web.Response(text="Ollama is running")
             except Unauthorized as error:
                 error.public = f"{error.public}. In a browser, / is a page; the API is below /v1"
                 raise

@@ -17,7 +17,7 @@ from gateway.cli import main
 from gateway.config.load import parse_settings
 from gateway.http.hosts import Hosts, Proxies
 from gateway.http.listeners import CannotListen
-from gateway.without_keys import warning_of, why_not_open
+from gateway.without_keys import warnings_of, why_not_open
 from tests.harness import MakeGateway, fake_model, project
 
 CHROME = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/149.0.0.0"
@@ -224,7 +224,7 @@ async def test_who_is_open_to_others_must_say_so(
     assert "auth.open_to_network: true" in out
     opened = parse_settings({**settings, **OPEN})
     assert why_not_open(opened) is None
-    assert said in (warning_of(opened) or "")
+    assert said in "".join(warnings_of(opened))
 
 
 async def test_who_says_so_is_warned_at_every_start(
@@ -250,12 +250,12 @@ async def test_who_says_so_is_warned_at_every_start(
 )
 def test_this_machine_alone_needs_no_word(settings: dict[str, Any]) -> None:
     made = parse_settings({**settings, "auth": {"enabled": False}})
-    assert why_not_open(made) is warning_of(made) is None
+    assert (why_not_open(made), warnings_of(made)) == (None, [])
 
 
 def test_with_keys_it_means_nothing() -> None:
     made = parse_settings({"host": "0.0.0.0", "auth": {"open_to_network": True}})
-    assert why_not_open(made) is warning_of(made) is None
+    assert (why_not_open(made), warnings_of(made)) == (None, [])
 
 
 def test_serve_says_it_as_a_command(serve: Any, tmp_path: Path) -> None:
