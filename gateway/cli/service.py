@@ -13,6 +13,7 @@ from typing import Final
 
 from gateway.cli.control import control_request
 from gateway.cli.parser import explain
+from gateway.cli.terminal import is_terminal
 from gateway.errors import GatewayError
 from gateway.problems import InvalidFiles
 from gateway.service.errors import CannotInstall
@@ -216,11 +217,14 @@ def uninstall(args: argparse.Namespace) -> int:
 
 def status(args: argparse.Namespace) -> int:
     """Show systemd's state of it, as `systemctl status` does, with its exit status."""
-    return _hand_over(*_places(args).systemctl, "status", "--no-pager", "--full", UNIT)
+    # At a terminal, systemctl cuts command lines and log lines to its width: whole ones are in
+    # `service logs`.
+    whole = () if is_terminal(sys.stdout) else ("--full",)
+    return _hand_over(*_places(args).systemctl, "status", "--no-pager", *whole, UNIT)
 
 
 def logs(args: argparse.Namespace) -> int:
-    """Show its log, as journalctl does."""
+    """Show its log, as journalctl does: whole lines, which a terminal wraps."""
     if (reason := _why_hidden(args)) is not None:
         print(f"error: {reason}", file=sys.stderr)
         return 1

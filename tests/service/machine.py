@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pty
+import re
 import shutil
 import subprocess
 import sys
@@ -15,17 +17,23 @@ import sysconfig
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 import pytest
 
 from tests.harness import REPOSITORY, tied, wait_until
+from tests.screen import set_size
 
 #: Where the unit expects the program.
 VENV = "/opt/llm-gateway/venv"
 _PYTHON = f"python{sys.version_info.major}.{sys.version_info.minor}"
 #: Units of Debian that wait for what isn't there.
 _MASKED = ("systemd-firstboot.service", "systemd-networkd-wait-online.service")
+#: The namespaces of a machine.
+_SPACES: Final = ("--mount", "--uts", "--ipc", "--net", "--pid")
+_PATH: Final = "/usr/local/bin:/usr/sbin:/usr/bin"
+#: Colours, and links (OSC 8).
+_STYLES: Final = re.compile(r"\x1b\[[\d;]*[A-Za-z]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)")
 
 
 def why_not() -> str | None:
@@ -78,6 +86,13 @@ def _link(source: str, target: str) -> None:
         shutil.copy2(source, target)
 
 
+def _read(output: IO[bytes]) -> bytes:
+    try:
+        return output.read(65536)
+    except OSError:  # nobody has the terminal open any more
+        return b""
+
+
 class Machine:
     """One that runs. Commands run in it as root."""
 
@@ -85,6 +100,7 @@ class Machine:
         self._process = process
         self._log = log
         self._init = self._wait_for_init()
+        self._enter = ("nsenter", f"--target={self._init}", *_SPACES)
         #: A key of the gateway that is installed there.
         self.key = ""
 
@@ -112,18 +128,34 @@ class Machine:
         self, *command: str, check: bool = True, timeout: float = 240
     ) -> subprocess.CompletedProcess[str]:
         """Run ``command`` in it."""
-        enter = ("nsenter", f"--target={self._init}", "--mount", "--uts", "--ipc", "--net", "--pid")
         done = subprocess.run(
-            [*enter, *command],
+            [*self._enter, *command],
             capture_output=True,
             text=True,
             timeout=timeout,
             check=False,
-            env={"PATH": "/usr/local/bin:/usr/sbin:/usr/bin", "SYSTEMD_PAGER": ""},
+            env={"PATH": _PATH, "SYSTEMD_PAGER": ""},
         )
         if check and done.returncode != 0:
             pytest.fail(f"{command}: {done.returncode}\n{done.stdout}{done.stderr}")
         return done
+
+    def at_terminal(self, *command: str, columns: int) -> list[str]:
+        """Run ``command`` in it at a terminal; the lines that it writes there, without styles."""
+        end, terminal = pty.openpty()
+        set_size(terminal, columns, 50)
+        with os.fdopen(end, "rb", buffering=0) as output:
+            with os.fdopen(terminal, "wb", buffering=0) as stream:
+                process = subprocess.Popen(
+                    tied(*self._enter, *command),
+                    stdin=stream,
+                    stdout=stream,
+                    stderr=stream,
+                    env={"PATH": _PATH, "TERM": "xterm-256color"},
+                )
+            written = b"".join(iter(lambda: _read(output), b"")).decode()
+        assert process.wait() == 0, written
+        return _STYLES.sub("", written).splitlines()
 
     def property(self, name: str, unit: str = "llm-gateway") -> str:
         """Return a property of a unit as ``systemctl show`` has it."""

@@ -76,6 +76,24 @@ def test_service_is_installed_changed_and_removed_by_its_commands(
     assert (refused.returncode, f"`sudo {GATEWAY} service upgrade`" in refused.stderr) == (1, True)
     machine.run("test", "!", "-e", "/var/lib/llm-gateway/first-admin-key.txt")
 
+    # At a terminal, what is long is cut to its width, but for systemd's own line about the unit.
+    for columns in (80, 120):
+        shown = machine.at_terminal("llm-gateway", "service", "status", columns=columns)
+        assert any("Active: active (running)" in line for line in shown), shown
+        assert any("serve" in line or line.endswith("\N{HORIZONTAL ELLIPSIS}") for line in shown)
+        wide = [line for line in shown if len(line) > columns and "Loaded: loaded" not in line]
+        assert not wide, wide
+    for command in (("restart",), ("install", "--dry-run"), ("uninstall", "--dry-run")):
+        shown = machine.at_terminal("llm-gateway", "service", *command, columns=80)
+        assert max(map(len, shown)) <= 80, shown
+    # The log is whole there, as it is elsewhere.
+    logs = machine.at_terminal("llm-gateway", "service", "logs", "--lines=40", columns=80)
+    assert any(
+        "gateway.cli.serve: settings: /etc/llm-gateway/gateway.yaml; models: " in line
+        and line.endswith("/etc/llm-gateway/models.json")
+        for line in logs
+    ), logs
+
     # Commands find the service's own keys.
     assert "admin" in machine.run(GATEWAY, "keys", "list").stdout
 
