@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +37,8 @@ from gateway.api.openapi.handlers import OpenApiHandlers
 from gateway.api.overview import StatusHandlers
 from gateway.api.own_key import OwnKeyHandlers
 from gateway.api.probes import AcmeChallenges, ProbeHandlers
-from gateway.api.relayed import JSON_ROUTES, RelayedHandlers
+from gateway.api.relayed import RelayedHandlers
+from gateway.api.responses import ResponseHandlers, json_routes
 from gateway.api.router_mode import RouterHandlers
 from gateway.api.schemas import SchemaHandlers
 from gateway.api.storage import StorageHandlers
@@ -86,9 +88,12 @@ from gateway.web.page import PageHandlers
 
 if TYPE_CHECKING:
     from gateway.conversations.keeper import Conversations
+    from gateway.responses.kept import KeptResponses
 
 #: Seconds a llama-server gets between SIGTERM and SIGKILL.
 STOP_GRACE: Final = 5.0
+#: Seconds that streams of responses can be read again after their end, where no others can.
+_STREAMS_OF_RESPONSES: Final = 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +106,7 @@ class Application:
     listeners: Listeners
     body_memory: BodyMemory
     conversations: Conversations | None
+    responses: KeptResponses | None
 
 
 def compose(
@@ -161,6 +167,7 @@ def compose(
     library.changed = scheduler.apply
     if conversations is not None:
         expect_used(conversations, library, accounting, gate)
+    responses = _responses(settings) if settings.responses.store else None
     site, body_memory = build_site(
         settings,
         library,
@@ -172,10 +179,13 @@ def compose(
         accounting,
         source=source,
         conversations=conversations,
+        responses=responses,
     )
     listeners = Listeners(site, settings, runtime.control_socket, inherited)
     lifecycle.connections = lambda: listeners.connections.count
-    return Application(gate, accounting, scheduler, listeners, body_memory, conversations)
+    return Application(
+        gate, accounting, scheduler, listeners, body_memory, conversations, responses
+    )
 
 
 def _conversations(settings: Settings) -> Conversations:
@@ -187,6 +197,21 @@ def _conversations(settings: Settings) -> Conversations:
         max_size=cache.max_size,
         max_age=cache.max_age,
         min_tokens=cache.min_tokens,
+    )
+
+
+def _responses(settings: Settings) -> KeptResponses:
+    from gateway.responses.kept import KeptResponses  # who keeps none starts without it
+
+    kept = settings.responses
+    # Those under way are read again like any stream, for a while after their end.
+    streams = settings.streams
+    keep = streams.keep if streams.keep is not None else _STREAMS_OF_RESPONSES
+    return KeptResponses(
+        max_age=kept.max_age,
+        max_size=kept.max_size,
+        name=f"{socket.gethostname()}:{settings.data_dir}",
+        streams=KeptStreams(keep=keep, max_size=streams.max_size),
     )
 
 
@@ -202,6 +227,7 @@ def build_site(
     *,
     source: Path | None = None,
     conversations: Conversations | None = None,
+    responses: KeptResponses | None = None,
 ) -> tuple[Site, BodyMemory]:
     """Return what is served, and the memory for bodies: routes, and the services of the handlers.
 
@@ -227,11 +253,11 @@ def build_site(
     )
     lifecycle.give_up = lambda: services.endings.end_all(ShuttingDown)
     background = Background(settings, library, scheduler, accounting, services.streams)
-    rows = route_table(settings, services, background, source)
+    rows = route_table(settings, services, background, source, responses)
     services.addresses.learn((row.method, row.path) for row in rows)
     app = Edge(services).application(rows)
     app.cleanup_ctx.append(background.run)
-    fast = FastRoutes(_finder(services, rows), services.answer_headers, lifecycle)
+    fast = FastRoutes(_finder(services, rows, responses), services.answer_headers, lifecycle)
     refusals = Refusals(services.cors, lambda path, error: dialect_at(path).body(error))
 
     def redirect(https_port: int) -> web.Application:
@@ -276,7 +302,11 @@ class Background:
 
 
 def route_table(
-    settings: Settings, services: Services, background: Background, source: Path | None
+    settings: Settings,
+    services: Services,
+    background: Background,
+    source: Path | None,
+    responses: KeptResponses | None = None,
 ) -> list[Row]:
     """Return every route: the rows of all groups of handlers, each made with what it needs.
 
@@ -293,7 +323,7 @@ def route_table(
     challenges = AcmeChallenges(tls, settings.public_dir)
     report = SystemReport(settings, library, scheduler, lifecycle, accounting, tls, source=source)
     page = PageHandlers(Files(DIST)) if settings.page else None
-    relayed = RelayedHandlers(library, scheduler, headers, router)
+    relayed = RelayedHandlers(library, scheduler, headers, router, json_routes(responses))
     metrics = MetricsHandlers(
         settings.metrics,
         services,
@@ -322,6 +352,7 @@ def route_table(
         *RequestHandlers(gate, accounting, scheduler).routes(),
         *OwnKeyHandlers(gate, accounting).routes(),
         *StreamHandlers(services.streams).routes(),
+        *ResponseHandlers(responses).routes(),
         *pulling.routes(),
         *ClientHandlers(settings, library, listing, tls).routes(),
         *SchemaHandlers().routes(),
@@ -341,10 +372,10 @@ def route_table(
 
 
 def _finder(
-    services: Services, rows: Iterable[Row]
+    services: Services, rows: Iterable[Row], responses: KeptResponses | None
 ) -> Callable[[bytes, CIMultiDict[str]], Endpoint | None]:
     """Return the fast protocol's lookup of handlers: the routes with a model in a JSON body."""
-    handlers = JSON_ROUTES | OLLAMA_ROUTES
+    handlers = json_routes(responses) | OLLAMA_ROUTES
     posts = [row for row in rows if row.method == "POST" and row.path in handlers]
     found = {row.path.encode(): (row, handlers[row.path]) for row in posts}
 

@@ -265,6 +265,13 @@ SETTINGS: Final[Mapping[str, str]] = MappingProxyType(
         "client has seen: see [Streams that go on](http-api.md#streams-that-go-on).",
         "streams.keep": "How long after its end a stream can be read again. null: none can.",
         "streams.max_size": "How much memory they may take, all together. The oldest go first.",
+        "responses": "Responses (`/v1/responses`) that are kept for their keys, so that a client "
+        "can go on with them: see [Responses with a memory](http-api.md#responses-with-a-memory).",
+        "responses.store": "Whether they are kept in the database, unless a request says `store: "
+        "false`. Without it `store` means nothing, and what needs it is refused.",
+        "responses.max_age": "How long one is kept that nobody goes on with.",
+        "responses.max_size": "How much they may take in the database. The least recently "
+        "used go first.",
         "log": "What is logged, and in which form.",
         "log.level": "The least important messages to log; `info` logs a line for each request.",
         "log.format": "The form of the log: `text` for people, on stderr; `json`, one object a "

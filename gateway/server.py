@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from gateway.access.peers import Peers
     from gateway.access.store import Store
     from gateway.conversations.keeper import Conversations
+    from gateway.responses.kept import KeptResponses
     from gateway.tls.acme import AcmeCertificate
 
 #: Seconds between two attempts to reach the database server.
@@ -124,6 +125,7 @@ class Gateway:
         #: The other gateways on the same database.
         self.peers: Peers | None = None
         self._conversations: Conversations | None = None
+        self._responses: KeptResponses | None = None
         self._background: list[asyncio.Task[None]] = []
         self.gate: KeyGate
         self.accounting: Accounting
@@ -176,7 +178,7 @@ class Gateway:
             )
             self.listeners, self.body_memory = parts.listeners, parts.body_memory
             self.connections = parts.listeners.connections
-            self._conversations = parts.conversations
+            self._conversations, self._responses = parts.conversations, parts.responses
             if parts.conversations is not None:
                 stack.push_async_callback(parts.conversations.close)
             stack.push_async_callback(self.scheduler.close)
@@ -208,7 +210,9 @@ class Gateway:
         if self._conversations is not None:
             await self._conversations.open()
             self._conversations.keep_texts(texts_of(self.library.catalog))
-            _forget_with_keys(self._conversations, self.gate, ring)
+        if self._responses is not None:
+            await self._responses.open(store)
+        _forget_with_keys(self._conversations, self._responses, self.gate, ring)
         self.gate.open(ring)
         self.lifecycle.ready = True
         _preload(self.scheduler, self.library.catalog)
@@ -271,6 +275,8 @@ class Gateway:
     async def _close_keys(self) -> None:
         if self.ring is not None:
             try:
+                if self._responses is not None:
+                    await self._responses.close()
                 await self.accounting.close()
                 if self.peers is not None:
                     await self.peers.close()
@@ -295,14 +301,25 @@ class Gateway:
         )
 
 
-def _forget_with_keys(conversations: Conversations, gate: KeyGate, ring: KeyRing) -> None:
-    """Let a key's conversations go with it, and now those of keys that went before."""
+def _forget_with_keys(
+    conversations: Conversations | None,
+    responses: KeptResponses | None,
+    gate: KeyGate,
+    ring: KeyRing,
+) -> None:
+    """Let a key's conversations and responses go with it, and now those of keys that went
+    before.
+    """
     before = gate.rights_changed
 
+    def known(owner: str) -> bool:
+        return owner in WITHOUT_KEY or ring.lookup.is_known(owner)
+
     def forget() -> None:
-        conversations.forget_others(
-            lambda owner: owner in WITHOUT_KEY or ring.lookup.is_known(owner)
-        )
+        if conversations is not None:
+            conversations.forget_others(known)
+        if responses is not None:
+            responses.forget_others_soon(known)
 
     def changed() -> None:
         before()

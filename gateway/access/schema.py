@@ -16,6 +16,7 @@ from sqlalchemy import (
     DateTime,
     Float,
     Integer,
+    LargeBinary,
     MetaData,
     String,
     Table,
@@ -29,7 +30,7 @@ from sqlalchemy.engine.interfaces import Dialect
 from sqlalchemy.types import TypeDecorator
 
 #: The number of this schema, and of the newest of the migrations. Change the schema by adding one.
-SCHEMA_VERSION: Final = 4
+SCHEMA_VERSION: Final = 5
 
 
 class _Utc(TypeDecorator[datetime]):
@@ -118,6 +119,43 @@ requests = Table(
     Column("completion_tokens", _BIG, nullable=False),
     Column("tokens_per_second", Float),
     Column("cached_from", String),
+)
+#: Kept responses. Times are microseconds since 1970; ``used``: when it was last asked or gone on
+#: with. ``running``: the gateway that works on it. Three are packed JSON: the response, the items
+#: of its own input, and its events.
+responses = Table(
+    "responses",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("key_id", String, nullable=False, index=True),
+    Column("created", _BIG, nullable=False),
+    Column("used", _BIG, nullable=False, index=True),
+    Column("previous_id", String),
+    Column("conversation_id", String),
+    Column("running", String),
+    Column("bytes", _BIG, nullable=False),
+    Column("response", LargeBinary, nullable=False),
+    Column("input", LargeBinary, nullable=False),
+    Column("events", LargeBinary),
+)
+conversations = Table(
+    "conversations",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("key_id", String, nullable=False, index=True),
+    Column("created", _BIG, nullable=False),
+    Column("used", _BIG, nullable=False, index=True),
+    Column("metadata", JSON(none_as_null=True)),
+)
+#: Their items, as packed JSON, in the order of ``seq``.
+conversation_items = Table(
+    "conversation_items",
+    metadata,
+    Column("conversation_id", String, primary_key=True),
+    Column("seq", _BIG, primary_key=True, autoincrement=False),
+    Column("id", String, nullable=False),
+    Column("bytes", _BIG, nullable=False),
+    Column("item", LargeBinary, nullable=False),
 )
 #: The columns that may change during a key's life.
 CHANGEABLE = frozenset(keys.c.keys()) - {"id", "hash", "created", "imported"}

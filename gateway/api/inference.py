@@ -38,6 +38,7 @@ from gateway.proxy.relay import relay
 from gateway.proxy.resolve import Target
 from gateway.proxy.routes import RelayedRoute
 from gateway.proxy.shaping import (
+    OF_MEMORY,
     Plan,
     Rules,
     is_to_be_fitted,
@@ -77,13 +78,17 @@ class JsonRoute:
         self._needs = route.needs
         self._rewrite = with_responses if route.format is CHAT and not unqueued else None
         self._numbered = route.format is RESPONSES and not unqueued
+        self._forgets = self._numbered  # llama-server does
         self._send = answer_unqueued if unqueued else send
         self._takes_slot = not unqueued
         self._generates = route.streams and not unqueued
 
     async def __call__(self, request: Request, context: RequestContext) -> Answer:
         """Answer ``request``."""
-        raw = await request.body()
+        return await self.answer(request, context, await request.body())
+
+    async def answer(self, request: Request, context: RequestContext, raw: bytes) -> Answer:
+        """Answer ``request``, whose body is ``raw``."""
         try:
             call = await self.ready(request, context, raw, request.query.get("model"))
         except NotJson as error:
@@ -125,6 +130,8 @@ class JsonRoute:
             target = choose(context, body)
         except ModelNotFound:
             target = await resolve(context, body)
+        if self._forgets and target.sent_as is None:
+            refuse_memory(body)
         if target.sent_as is None and self._may_be_unable(context, target):
             await refuse_readers(context, target)
         if not tools:
@@ -151,6 +158,8 @@ class JsonRoute:
         rules = self._rules(context)
         named, _ = await WORKERS.run(look, raw, rules, queried)
         target = await resolve(context, named)
+        if self._forgets and target.sent_as is None:
+            refuse_memory(named)
         if target.sent_as is None and self._may_be_unable(context, target):
             await refuse_readers(context, target)
         limits = context.principal.limits
@@ -216,6 +225,15 @@ class JsonRoute:
         return call
 
 
+def refuse_memory(body: Mapping[str, object]) -> None:
+    """Raise :class:`BadRequest` for what needs a memory, which no llama-server has."""
+    for name in OF_MEMORY:
+        if body.get(name):
+            raise BadRequest(
+                f"`{name}` needs responses that are kept: `responses.store` is off here", param=name
+            )
+
+
 def _is_to_be_fitted(found: int, target: Target) -> bool:
     spec = target.spec
     return is_to_be_fitted(found, here=spec.ours, template=spec.names_template)
@@ -262,37 +280,46 @@ async def send(
     """
     kept = context.services.streams
     if kept is None or call.stream is False or call.dialect.stream != EVENTS:
-        return await _relayed(request.start_response, request, context, call, outcome)
+        return await relayed(request.start_response, request, context, call, outcome)
     recorded = RecordedStart(
         kept,
         context.principal.key_id,
         request.start_response,
         call.dialect.last_event,
-        lasts=call.stream is True and RESUME in request.headers and _lasts(request.headers),
+        lasts=call.stream is True and lasts(request.headers),
     )
     if recorded.lasts:
-        work = partial(_relayed, recorded, request, context, call, outcome)
+        work = partial(relayed, recorded, request, context, call, outcome)
         return await answer_lasting(kept, context.services.lifecycle, recorded, work)
     try:
-        return await _relayed(recorded, request, context, call, outcome)
+        return await relayed(recorded, request, context, call, outcome)
     finally:
         recorded.end()
 
 
-def _lasts(headers: Mapping[str, str]) -> bool:
+def lasts(headers: Mapping[str, str]) -> bool:
+    """Return whether a client asks that its stream go on when its connection is lost.
+
+    Raises :class:`gateway.errors.BadRequest` for a header that says nothing.
+    """
+    if RESUME not in headers:
+        return False
     asked = headers[RESUME].strip().lower()
     if asked not in _TRUTHS:
         raise BadRequest(f"`{RESUME}` must be `true` or `false`", param=RESUME)
     return _TRUTHS[asked]
 
 
-async def _relayed(
+async def relayed(
     start_response: StartResponse,
     request: Request,
     context: RequestContext,
     call: Call,
     outcome: Metered | None,
 ) -> Answer:
+    """Send ``call``, and its answer by ``start_response``; note what became of it, in ``outcome``
+    if there is one already.
+    """
     services = context.services
     call.heartbeat = services.limits.heartbeat
     if outcome is None:

@@ -280,7 +280,7 @@ async def _ask(
     coming = spawn(_next(pieces), name="the first word of an answer")
     try:
         # What goes wrong before something must go out is a plain error.
-        await asyncio.wait([coming], timeout=patience(request))
+        await asyncio.wait([coming], timeout=patience(request[CONTEXT]))
         if coming.done() and isinstance(refused := coming.result(), GatewayError):
             raise refused
         async with event_stream(request) as stream:

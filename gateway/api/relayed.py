@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import posixpath
 import secrets
+from collections.abc import Mapping
 from urllib.parse import unquote
 
 import orjson
@@ -55,8 +56,14 @@ class RelayedHandlers:
     """Passes requests on to the model's llama-server, or refuses them."""
 
     def __init__(
-        self, library: Library, scheduler: Scheduler, headers: Headers, router: RouterHandlers
+        self,
+        library: Library,
+        scheduler: Scheduler,
+        headers: Headers,
+        router: RouterHandlers,
+        json_routes: Mapping[str, CommonHandler],
     ) -> None:
+        self._json_routes = json_routes
         self._library = library
         self._scheduler = scheduler
         self._headers = headers
@@ -79,7 +86,7 @@ class RelayedHandlers:
         if route.refused:
             return _refusing(route)
         if _takes_json(route):
-            return _by_aiohttp(JSON_ROUTES[route.path])
+            return _by_aiohttp(self._json_routes[route.path])
         match route.model:
             case ModelIn.BODY:
                 raise AssertionError(f"{route.method} {route.path} has no JSON body")
@@ -189,7 +196,7 @@ class RelayedHandlers:
 
 
 #: The POST routes with the model in a JSON body, by path.
-JSON_ROUTES: dict[str, CommonHandler] = {
+JSON_ROUTES: dict[str, JsonRoute] = {
     route.path: JsonRoute(route) for route in TABLE if _takes_json(route)
 }
 

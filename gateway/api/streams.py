@@ -9,6 +9,7 @@ from aiohttp import web
 from multidict import CIMultiDict
 
 from gateway.errors import BadRequest, Cancelled, GatewayError, NotFound
+from gateway.http.request import Request
 from gateway.http.response import Answer, StartedResponse
 from gateway.pipeline.events import counted_stream, patience
 from gateway.pipeline.reading import adapted
@@ -47,22 +48,10 @@ class StreamHandlers:
         ``id``. With ``Last-Event-ID: N``, or ``?after=N``, those behind the event N.
         """
         kept, recording = self._find(request)
-        reader = Reader(recording, _last_seen(request))
-        context = request[CONTEXT]
-        with counted_stream(context):
-            ending = context.services.standing.hold(context)
-            kept.join(recording)
-            if recording.leave_client is not None:
-                recording.leave_client()  # it has come back on another connection
-            try:
-                return await _send(request, context, recording, reader)
-            except asyncio.CancelledError as broke:
-                if (error := ending.meaning(broke)) is None:
-                    raise
-                raise error from None
-            finally:
-                kept.leave(recording)
-                context.services.standing.done(ending)
+        after = _last_seen(request)
+        if recording.leave_client is not None:
+            recording.leave_client()  # it has come back on another connection
+        return await read_again(*adapted(request), kept, recording, after)
 
     async def end(self, request: web.Request) -> web.Response:
         """DELETE /v1/streams/ID: end the work on a stream, and forget it."""
@@ -87,6 +76,31 @@ class StreamHandlers:
         return kept, recording
 
 
+async def read_again(
+    request: Request,
+    context: RequestContext,
+    kept: KeptStreams,
+    recording: Recording,
+    after: int,
+) -> StartedResponse:
+    """Answer ``request`` with the events of ``recording`` behind the event number ``after``, and
+    those to come.
+    """
+    reader = Reader(recording, after)
+    with counted_stream(context):
+        ending = context.services.standing.hold(context)
+        kept.join(recording)
+        try:
+            return await _send(request, context, recording, reader)
+        except asyncio.CancelledError as broke:
+            if (error := ending.meaning(broke)) is None:
+                raise
+            raise error from None
+        finally:
+            kept.leave(recording)
+            context.services.standing.done(ending)
+
+
 def _last_seen(request: web.Request) -> int:
     """Return the number of the last event that the client has seen."""
     text = request.headers.get(_LAST_SEEN, request.query.get(_AFTER, "0"))
@@ -98,7 +112,7 @@ def _last_seen(request: web.Request) -> int:
 
 
 async def _send(
-    request: web.Request, context: RequestContext, recording: Recording, reader: Reader
+    request: Request, context: RequestContext, recording: Recording, reader: Reader
 ) -> StartedResponse:
     come = await _come_so_far(reader)
     if reader.number < reader.after:
@@ -107,13 +121,13 @@ async def _send(
             param=_LAST_SEEN,
         )
     headers = CIMultiDict((("Content-Type", EVENTS), *STREAM_HEADERS, (STREAM_ID, recording.id)))
-    started = await adapted(request)[0].start_response(200, headers, None)
+    started = await request.start_response(200, headers, None)
     while come or not (reader.at_end and (recording.ended or recording.lost)):
         if come:
             started.write(come)
             await started.flow.drain()
         else:
-            await _wait(patience(request), recording, started)
+            await _wait(patience(context), recording, started)
         come = await _come_so_far(reader)
     # As for the first reader: one that broke off never looks complete.
     if recording.finished and not recording.lost:

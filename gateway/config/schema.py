@@ -24,6 +24,7 @@ from gateway.config.settings import (
     LogSettings,
     MetricsSettings,
     RequestSettings,
+    ResponseSettings,
     SchedulerSettings,
     Settings,
     StoreSettings,
@@ -299,6 +300,13 @@ _STREAMS = _section(
     max_size=key(Size, "a size like 64MiB"),
 )
 
+_RESPONSES = _section(
+    ResponseSettings,
+    store=key(bool, "true or false"),
+    max_age=key(Duration, "a duration like 30d, over 0", gt=0),
+    max_size=key(Size, "a size like 1GiB"),
+)
+
 _LOG = _section(
     LogSettings,
     level=key(Literal["debug", "info", "warning", "error"], "debug, info, warning or error"),
@@ -334,6 +342,7 @@ SETTINGS: Final = _section(
     store=key(_STORE, "an object"),
     cache=key(_CACHE, "an object"),
     streams=key(_STREAMS, "an object"),
+    responses=key(_RESPONSES, "an object"),
     log=key(_LOG, "an object"),
     page=key(bool, "true or false"),
     ui=key(bool, "true or false"),

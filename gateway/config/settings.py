@@ -178,6 +178,15 @@ class StreamSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ResponseSettings:
+    """Responses that are kept. ``max_age``: seconds after their last use; ``max_size``: bytes."""
+
+    store: bool = False
+    max_age: float = 30 * 86_400.0
+    max_size: int = 2**30
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LogSettings:
     """What is written to stderr, and how."""
 
@@ -209,6 +218,7 @@ class Settings:
     store: StoreSettings = StoreSettings()
     cache: CacheSettings = CacheSettings()
     streams: StreamSettings = StreamSettings()
+    responses: ResponseSettings = ResponseSettings()
     log: LogSettings = LogSettings()
     page: bool = True
     ui: bool = True

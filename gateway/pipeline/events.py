@@ -42,14 +42,14 @@ class EventSource(Protocol):
         """Call ``callback`` after every change; return a function that ends this."""
 
 
-def patience(request: web.Request) -> float:
+def patience(context: RequestContext) -> float:
     """Return the seconds after which a silent stream sends something."""
-    return request[CONTEXT].services.limits.heartbeat * _PING
+    return context.services.limits.heartbeat * _PING
 
 
 def event_stream(request: web.Request) -> AbstractAsyncContextManager[EventSourceResponse]:
     """Return a stream of events, kept alive by comments."""
-    ping = patience(request)
+    ping = patience(request[CONTEXT])
     return sse_response(request, headers=_HEADERS, sep="\n", ping_interval=ping)
 
 

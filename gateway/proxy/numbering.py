@@ -13,6 +13,7 @@ anew. Where ours were the first, they announced the response, so its id stays fo
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -34,11 +35,23 @@ class Numbering:
     returns.
 
     ``model`` and ``created_at`` (seconds since 1970) are what the opening events lack besides.
-    ``renames``: responses get that name for their model even if they have another.
+    ``renames``: responses get that name for their model even if they have another. ``id``: the
+    name of the response, in place of the server's. ``note``: called with the kind of each event,
+    and with the event, which it may change.
     """
 
-    def __init__(self, model: str, created_at: int, *, renames: bool = False) -> None:
+    def __init__(
+        self,
+        model: str,
+        created_at: int,
+        *,
+        renames: bool = False,
+        id: str | None = None,
+        note: Callable[[str, dict[str, Any]], None] | None = None,
+    ) -> None:
         self._renames = renames
+        self._own_id = id
+        self._note = note
         self._given = {"created_at": created_at, "model": model, "output": []}
         self._rest = b""
         self._foreign = False
@@ -61,7 +74,7 @@ class Numbering:
         data = self._rest + data
         if b"\r" in data or self._foreign:
             # Lines end otherwise than llama-server's: its JSON has a CR only as an escape.
-            if not (self._began or self._renames):
+            if not (self._began or self._renames or self._own_id):
                 self._foreign, self._rest = True, b""
                 self.latest = data
                 return data
@@ -92,7 +105,7 @@ class Numbering:
             return said
         state = "queued" if waiting else "in_progress"
         if self._id is None:
-            self._id = f"resp_{secrets.token_hex(24)}"
+            self._id = self._own_id or f"resp_{secrets.token_hex(24)}"
             self._began = True
             said += self._event(_CREATED, {"response": self._response(state)})
         self._anew = True
@@ -117,7 +130,7 @@ class Numbering:
     def _response(self, status: str) -> dict[str, Any]:
         """Return a response of ours with the fields that OpenAI's always has."""
         return {
-            "id": self._id or "",
+            "id": self._id or self._own_id or "",
             "object": "response",
             "status": status,
             "error": None,
@@ -154,6 +167,8 @@ class Numbering:
                 return b""  # we said so already
             if isinstance(response, dict):
                 response["id"] = self._id
+        elif self._own_id is not None and isinstance(response, dict):
+            response["id"] = self._own_id
         before = b""
         if kind == _THOUGHT and "content_index" not in event and self._is_new(event):
             before = self._announcement(event["item_id"])
@@ -172,6 +187,12 @@ class Numbering:
         return self._event(kind, {"item_id": name, "part": part})
 
     def _numbered(self, kind: str, event: dict[str, Any]) -> dict[str, Any]:
+        numbered = self._with_numbers(kind, event)
+        if self._note is not None:
+            self._note(kind, numbered)
+        return numbered
+
+    def _with_numbers(self, kind: str, event: dict[str, Any]) -> dict[str, Any]:
         number = event.get("sequence_number")
         if self._anew or type(number) is not int:
             number = event["sequence_number"] = self._sequence

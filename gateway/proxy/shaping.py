@@ -39,7 +39,10 @@ from gateway.proxy.virtual import put_tools
 if TYPE_CHECKING:  # the catalog comes with it, which the worker process doesn't need
     from gateway.proxy.resolve import Target
 
+#: Fields of a request for a response that say what it goes on with, or that it is read later.
+OF_MEMORY: Final = ("previous_response_id", "conversation", "background")
 _NOTHING: Final[Mapping[str, Any]] = {}
+_LOOKED_AT: Final = ("model", "personality", *OF_MEMORY)
 #: Characters of a name that the worker process sends back.
 _LONGEST_NAME = 4096
 _FORMATS = {format.name: format for format in (CHAT, RESPONSES, ANTHROPIC, COMPLETION, NONE)}
@@ -229,12 +232,12 @@ class ShapedByWorker:
 
 def look(raw: bytes, rules: Rules, queried: str | None) -> tuple[JsonObject, None]:
     """Return the ``model`` and the ``personality`` that the body in ``raw`` names, which is in
-    order.
+    order, and what it says of a memory.
     """
     body, _, _, long = read(raw, rules, queried)
     if long is not None:
         all_of(long)
-    return {name: _short(body[name]) for name in ("model", "personality") if name in body}, None
+    return {name: _short(body[name]) for name in _LOOKED_AT if name in body}, None
 
 
 def make(

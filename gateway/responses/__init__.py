@@ -1,0 +1,1 @@
+"""Responses of models that are kept: OpenAI's Responses with a memory."""
