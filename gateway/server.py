@@ -182,6 +182,8 @@ class Gateway:
             if parts.conversations is not None:
                 stack.push_async_callback(parts.conversations.close)
             stack.push_async_callback(self.scheduler.close)
+            if parts.responses is not None:
+                stack.push_async_callback(parts.responses.end_all)
             # Left first, so that no client sees its backend go.
             stack.push_async_callback(self.listeners.close)
             await self.listeners.start()

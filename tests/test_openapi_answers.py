@@ -130,7 +130,9 @@ async def running(
         "rerank": {**small, "reranking": True},
         "away": {"url": "http://127.0.0.1:9", "modelName": "there"},
     }
-    async with make_gateway(models, llama_server="auto", llm_storage=str(storage)) as running:
+    async with make_gateway(
+        models, llama_server="auto", llm_storage=str(storage), responses={"store": True}
+    ) as running:
         yield running
 
 
@@ -281,10 +283,22 @@ async def of_the_box(ask: Asking) -> None:
         await response.read()
     await ask("GET", "/v1/streams/{id}", at=again)
     await ask("DELETE", "/v1/streams/{id}", at=again, status=204)
+    await of_responses(ask)
     await ask("GET", "/admin/requests")
     await ask("GET", "/admin/system")
     await ask("GET", "/admin/system/history")
     await ask("GET", "/admin/log", query="?follow=false")
+
+
+async def of_responses(ask: Asking) -> None:
+    said = {"model": "m", "input": "hi", "max_output_tokens": 4}
+    one = {"response_id": (await ask("POST", "/v1/responses", json=said))["id"]}
+    await ask("GET", "/v1/responses/{response_id}", at=one)
+    await ask("GET", "/v1/responses/{response_id}/input_items", at=one)
+    await ask("DELETE", "/v1/responses/{response_id}", at=one)
+    begun = await ask("POST", "/v1/responses", json={**said, "background": True})
+    one = {"response_id": begun["id"]}
+    await ask("POST", "/v1/responses/{response_id}/cancel", at=one)
 
 
 async def of_pulls(ask: Asking) -> None:

@@ -149,7 +149,7 @@ class RememberingRoute:
                     own.grant.answered(status)
 
         lifecycle.enter()
-        spawn(run(), name="answer in the background")
+        self._kept.in_background(spawn(run(), name="answer in the background"))
         if call.stream is not True:
             return _json(work.response)
         await work.started.wait()
@@ -167,7 +167,7 @@ class ResponseHandlers:
     def routes(self) -> Routes:
         """Return the rows of its routes."""
         one = "/v1/responses/{response_id}"
-        yield Row("GET", one, self.read, Scope.CHAT, counts=False, answers_with=(EVENTS,))
+        yield Row("GET", one, self.read, Scope.CHAT, counts=False)
         yield Row("DELETE", one, self.delete, Scope.CHAT, counts=False)
         yield Row("POST", f"{one}/cancel", self.cancel, Scope.CHAT, counts=False)
         yield Row("GET", f"{one}/input_items", self.inputs, Scope.CHAT, counts=False)

@@ -171,4 +171,3 @@ def dress(response: JsonObject, body: Mapping[str, Any], asked: Asked, id: str) 
     response["conversation"] = None if asked.conversation is None else {"id": asked.conversation}
     response.setdefault("error", None)
     response.setdefault("incomplete_details", None)
-    response.setdefault("usage", None)

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from gateway.errors import BadRequest, GatewayError, NotFound, Unavailable
+from gateway.errors import BadRequest, GatewayError, NotFound, ShuttingDown, Unavailable
 from gateway.responses.asked import Asked, JsonObject, listed
 from gateway.responses.packing import pack, pack_events, unpack, unpack_events
 from gateway.responses.work import Work
@@ -61,6 +61,7 @@ class KeptResponses:
         self._some = asyncio.Event()
         self._background: list[asyncio.Task[None]] = []
         self._tasks: set[asyncio.Task[None]] = set()
+        self._at_work: set[asyncio.Task[None]] = set()
         self._failing = False
         #: How many could not be kept.
         self.lost = 0
@@ -79,6 +80,14 @@ class KeptResponses:
             spawn_lasting(lambda: self._keep_writing(store), name="write responses"),
             spawn_lasting(lambda: self._keep_pruning(store), name="forget old responses"),
         ]
+
+    async def end_all(self) -> None:
+        """End the work in the background: the gateway is about to end. It is kept as failed."""
+        for work in [*self._works.values()]:
+            if work.end_work is not None and not work.over:
+                work.end_work(ShuttingDown())
+        if self._at_work:
+            await asyncio.wait(self._at_work)
 
     async def close(self) -> None:
         """Write what is unwritten, if that can be done now."""
@@ -169,6 +178,11 @@ class KeptResponses:
             await self._the_store().put_response(lambda: (self._stored(work, self._name), []))
         except GatewayError as error:
             self._warn(error)
+
+    def in_background(self, task: asyncio.Task[None]) -> None:
+        """Let ``task`` work on a response until it is done, or the gateway ends."""
+        self._at_work.add(task)
+        task.add_done_callback(self._at_work.discard)
 
     # --- what is kept ----------------------------------------------------------------------
 

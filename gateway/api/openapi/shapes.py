@@ -238,6 +238,20 @@ _OURS: Final[Mapping[str, Shape]] = MappingProxyType(
             answers=_EVENTS,
         ),
         "DELETE /v1/streams/{id}": Shape(status=204, answers=()),
+        "GET /v1/responses/{response_id}": Shape(
+            query={
+                "stream": {"type": "boolean"},
+                "starting_after": {"type": "integer", "minimum": 0},
+            },
+            answers=_EITHER,
+        ),
+        "GET /v1/responses/{response_id}/input_items": Shape(
+            query={
+                "after": {"type": "string"},
+                "limit": {"type": "integer", "minimum": 1, "maximum": 100},
+                "order": {"type": "string", "enum": ["asc", "desc"]},
+            },
+        ),
         "GET /admin/pulls": Shape(answers=_EITHER),
         "POST /admin/pulls": Shape(
             body=object_schema(
