@@ -138,17 +138,25 @@ class Watchdog:
                 what = f"has done nothing for {now - working:.0f} s with requests running"
                 return Hang(what)
             passed = now - looked
-            if busy and (found := await self._overdue(passed, before, cpu)) is not None:
-                return found
+            if busy:
+                found = await self._overdue(passed, before, cpu, deaf=not answers)
+                if found is not None:
+                    return found
             looked, before = now, cpu
 
-    async def _overdue(self, passed: float, used: float | None, cpu: float | None) -> Hang | None:
+    async def _overdue(
+        self, passed: float, used: float | None, cpu: float | None, *, deaf: bool
+    ) -> Hang | None:
         """Return what is wrong with what it works for, if anything is.
 
         ``used`` and ``cpu``: what it had used of processors ``passed`` seconds ago, and has now.
+        ``deaf``: it has just given no answer, so it isn't asked again.
         """
         flights, overtime = self._flights, self._overtime
-        await self._look_at_slots()
+        if deaf:
+            self._slots, self._mute_since = None, self._mute_since or time.monotonic()
+        else:
+            await self._look_at_slots()
         now, slots = time.monotonic(), self._slots
         looks = self._looks.under_way if self._looks is not None else 0
         wanted = len(flights) > 0 or self._pool.exchanges > looks

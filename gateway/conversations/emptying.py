@@ -16,6 +16,7 @@ from gateway.conversations.slot import NOBODY, Slot
 from gateway.conversations.slot_action import act, ask
 from gateway.errors import GatewayError
 from gateway.tasks import spawn
+from gateway.upstream import ConnectFailed, ConnectionLost
 
 #: Seconds for one token to be computed: what is at work in other slots comes between.
 _PATIENCE: Final = 60.0
@@ -32,8 +33,7 @@ class Emptying:
         self._erases = True  # as far as that is known
 
     async def of_others(self, slot: Slot, owner: str, *, taken: bool) -> None:
-        """Have nothing in ``slot`` that is not ``owner``'s, or every key's. Raises
-        ``UpstreamError``.
+        """Have nothing in ``slot`` that is not ``owner``'s, or every key's.
 
         ``taken``: by a request of ``owner``; else it is left alone when it is not idle any more.
         It goes on when whoever waits for it goes away: llama-server does so too.
@@ -49,7 +49,10 @@ class Emptying:
             asks = slot.asker == owner if taken else not slot.busy  # or it was given up meanwhile
             if asks and slot.is_anothers(owner):
                 slot.forget()
-                await self._empty(slot.number)
+                try:
+                    await self._empty(slot.number)
+                except GatewayError:
+                    return  # the process has gone: so will be found by who sends the request
                 slot.inside = NOBODY
 
     async def _empty(self, number: int) -> None:
@@ -61,6 +64,8 @@ class Emptying:
             self._erases = "status" not in said  # older ones refuse where there is a projector
         try:
             await ask(pool, "/completion", {**_OTHER_PROMPT, "id_slot": number}, _PATIENCE)
+        except (ConnectFailed, ConnectionLost):
+            raise  # it has just ended
         except (GatewayError, ValueError) as error:
             self._cannot(error)
 
