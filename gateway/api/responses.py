@@ -41,6 +41,8 @@ from gateway.streams.recording import EndWork
 from gateway.tasks import spawn
 from gateway.workers import is_small
 
+#: Items that are quickly written.
+_FEW: Final = 20
 _KEPT_PATHS: Final = ("/v1/responses", "/responses")
 
 
@@ -80,7 +82,7 @@ class RememberingRoute:
         key_id = context.principal.key_id
         before = await self._kept.before(asked, key_id)
         work = Work(key_id, asked, body)
-        sent = serialise(sent_on(body, before, work.items))
+        sent = await _serialised(sent_on(body, before, work.items), len(before))
         call = await self._route.ready(request, context, sent, request.query.get("model"))
         del raw, sent, before, body
         work.response["model"] = call.model
@@ -230,6 +232,11 @@ class ResponseHandlers:
         id = request.match_info["response_id"]
         await self._kept.delete(id, request[CONTEXT].principal.key_id)
         return _json({"id": id, "object": "response", "deleted": True})
+
+
+async def _serialised(body: JsonObject, items: int) -> bytes:
+    """Return ``body`` as JSON; what earlier responses have in it may be long."""
+    return await asyncio.to_thread(serialise, body) if items > _FEW else serialise(body)
 
 
 def events_behind(events: bytes, after: int) -> bytes:
