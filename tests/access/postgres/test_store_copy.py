@@ -43,9 +43,11 @@ KEYS = [
     ),
 ]
 USAGE = [DailyUsage("k_1", "m", date(2026, 1, day), 1, 2**40, 3, 4) for day in range(1, 29)]
-REQUEST = PastRequest(
-    *(1, "req_1", "k_1", "m", None, "POST", "/v1/chat/completions", True, 200, None, "::1"),
-    *(1.5, 0.25, 0.0, None, 0.125, 2**40, 3, 4, 5.5, "slot"),
+REQUEST = PastRequest._make(
+    (
+        *(1, "req_1", "k_1", "m", None, "POST", "/v1/chat/completions", True, 200, None, "::1"),
+        *(1.5, 0.25, 0.0, None, 0.125, 2**40, 3, 4, 5.5, "slot", 1, 2**40),
+    )
 )
 REQUESTS = [REQUEST._replace(seq=2**50 + number) for number in range(2500)]
 
