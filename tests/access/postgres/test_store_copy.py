@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
+import asyncio
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, date, datetime
@@ -19,8 +18,9 @@ from gateway.access.schema import SCHEMA_VERSION, metadata, revision, versions
 from gateway.access.store import DailyUsage, KeyRecord, Store
 from gateway.access.store_copy import copy_store
 from gateway.access.store_errors import StoreError
+from gateway.cli import main
 from gateway.secret import Secret
-from tests.harness import COMMAND, FAKE, Served, fake_model, project
+from tests.harness import FAKE, Served, fake_model, project
 from tests.postgres import PASSWORD
 from tests.serve.processes import STORY
 from tests.test_demo import get
@@ -179,46 +179,47 @@ async def test_table_that_is_added_later_is_copied_too(
 
 
 @pytest.mark.slow
-def test_gateway_goes_on_in_the_other_database(serve: Serve, tmp_path: Path, url: str) -> None:
+def test_gateway_goes_on_in_the_other_database(
+    serve: Serve,
+    tmp_path: Path,
+    url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     config = project(tmp_path / "p", {"m": fake_model(tmp_path)}, llama_server=str(FAKE))
 
-    def copy(*options: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [COMMAND, "store", "copy", "--config", str(config), *options],
-            env={**os.environ, "LLM_GATEWAY_STORE__URL": url},
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=60,
-        )
+    def copy(*options: str) -> tuple[int, str, str]:
+        with monkeypatch.context() as context:
+            context.setenv("LLM_GATEWAY_STORE__URL", url)
+            code = main(["store", "copy", "--config", str(config), *options])
+        out, err = capsys.readouterr()
+        assert "s3cret" not in out + err
+        assert PASSWORD not in out + err
+        return code, out, err
 
     served = serve("--config", str(config))
     key = served.key
     with served.client() as client:
         client.chat.completions.create(model="m", messages=STORY)
-    running = copy()
-    assert (running.returncode, running.stdout) == (1, "")
-    assert "a gateway runs on" in running.stderr
+    code, out, err = copy()
+    assert (code, out, "a gateway runs on" in err) == (1, "", True)
     assert served.stop() == 0
-    moved = copy()
-    assert moved.returncode == 0, moved.stderr
-    assert "copied  1 row of keys\n" in moved.stdout
-    assert "is left as it is" in moved.stderr
+    code, out, err = copy()
+    assert (code, "is left as it is" in err) == (0, True)
+    assert "copied  1 row of keys\n" in out
 
     there = serve("--config", str(config), env={"LLM_GATEWAY_STORE__URL": url})
     _, told = get(there, "/admin/requests", key=key)
     assert len(told["ended"]) == 1
     assert there.stop() == 0
     assert "Admin key" not in "".join(there.out)
-    twice = copy("--back")
-    assert twice.returncode == 1
-    assert "is not empty" in twice.stderr
-    back = copy("--back", "--replace")
-    assert back.returncode == 0, back.stderr
+    code, out, err = copy("--back")
+    assert (code, out, "is not empty" in err) == (1, "", True)
+    assert copy("--back", "--replace")[0] == 0
     assert (tmp_path / "p/data/gateway.db.bak").stat().st_mode & 0o777 == 0o600
-    again = serve("--config", str(config))
-    _, told = get(again, "/admin/requests", key=key)
-    assert len(told["ended"]) == 1
-    assert again.stop() == 0
-    said = (running, moved, twice, back)
-    assert not any("s3cret" in one.stdout + one.stderr or PASSWORD in one.stderr for one in said)
+    assert [one.name for one in asyncio.run(keys_in(tmp_path / "p/data/gateway.db"))] == ["admin"]
+
+
+async def keys_in(file: Path) -> list[KeyRecord]:
+    async with await Store.open(file) as store:
+        return await store.list_keys()
