@@ -21,7 +21,13 @@ export async function written({ conversation, messages }: Whole): Promise<string
   });
 }
 
-async function messageWritten({ conversation: _, images, ...rest }: Message): Promise<unknown> {
+/** Without its stream, which only its own browser can read on. */
+async function messageWritten({
+  conversation: _,
+  stream: __,
+  images,
+  ...rest
+}: Message): Promise<unknown> {
   return {
     ...rest,
     images: await Promise.all(

@@ -7,6 +7,7 @@ import type {
   MessageError,
   Settings,
   Stats,
+  Stream,
   ToolCall,
 } from "./types";
 
@@ -60,7 +61,7 @@ export function messageFrom(value: unknown): Message | null {
   if (!isText(id) || id === "" || !isText(conversation) || !isText(content) || !isNumber(created))
     return null;
   if (role !== "user" && role !== "assistant") return null;
-  const { reasoning, toolCalls, model, personality, finish, error, stats } = value;
+  const { reasoning, toolCalls, model, personality, finish, stream, error, stats } = value;
   return {
     id,
     conversation,
@@ -73,6 +74,7 @@ export function messageFrom(value: unknown): Message | null {
     ...(isText(model) && { model }),
     ...(isText(personality) && { personality }),
     ...(isText(finish) && { finish }),
+    ...(isStream(stream) && { stream }),
     ...(isError(error) && { error }),
     ...(isObject(stats) && { stats: statsFrom(stats) }),
     created,
@@ -88,6 +90,16 @@ function isImage(value: unknown): value is Image {
 function isToolCall(value: unknown): value is ToolCall {
   return (
     isObject(value) && isText(value["id"]) && isText(value["name"]) && isText(value["arguments"])
+  );
+}
+
+function isStream(value: unknown): value is Stream {
+  return (
+    isObject(value) &&
+    isText(value["id"]) &&
+    isText(value["box"]) &&
+    isNumber(value["seen"]) &&
+    (value["finish"] === undefined || isText(value["finish"]))
   );
 }
 

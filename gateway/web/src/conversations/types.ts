@@ -66,6 +66,18 @@ export interface ToolCall {
   readonly arguments: string;
 }
 
+/** A stream of events at a gateway, which can be read on there. */
+export interface Stream {
+  /** Its `X-Stream-Id`. */
+  readonly id: string;
+  /** Address of the box that has it, as in `Box.address`. */
+  readonly box: string;
+  /** The number of the last event that the message has in it; they are counted from 1. */
+  readonly seen: number;
+  /** Why the answer ended, where that was seen before the end of the stream. */
+  readonly finish?: string;
+}
+
 /** How an answer came about. */
 export interface Stats {
   readonly firstTokenSeconds?: number;
@@ -93,9 +105,12 @@ export interface Message {
   readonly personality?: string;
   /**
    * Why the answer ended: `stop`, `length`, `tool_calls` as the API says, `stopped` by the person,
-   * `cut` by the network, `error`. An answer without it is still being written, or its tab was closed.
+   * `cut` by the network, `lost` with its stream, `error`. An answer without it is still being
+   * written, or its tab was closed.
    */
   readonly finish?: string;
+  /** Where the rest of an answer can be read, while it isn't whole. */
+  readonly stream?: Stream;
   readonly error?: MessageError;
   readonly stats?: Stats;
   readonly created: number;

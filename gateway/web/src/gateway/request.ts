@@ -17,6 +17,8 @@ export interface Ask {
   readonly body?: unknown;
   readonly headers?: Readonly<Record<string, string>>;
   readonly signal?: AbortSignal;
+  /** Whether it is sent though the page is closed meanwhile. */
+  readonly keepalive?: boolean;
   /** Another place than the box in use. */
   readonly place?: Place;
 }
@@ -48,6 +50,7 @@ export async function ask(path: string, options: Ask = {}): Promise<Response> {
     credentials: "omit",
     referrerPolicy: "no-referrer",
     signal: options.signal ?? null,
+    keepalive: options.keepalive ?? false,
   };
   if (options.body !== undefined) {
     headers["Content-Type"] ??= "application/json";

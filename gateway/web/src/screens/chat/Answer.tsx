@@ -13,6 +13,7 @@ import { Code } from "./Code";
 import { Facts } from "./Facts";
 import { Markdown } from "./Markdown";
 import type { Run } from "./run";
+import { isUnfinished } from "./takeUp";
 import { Waiting } from "./Waiting";
 
 interface Props {
@@ -52,7 +53,7 @@ export function Answer(props: Props) {
       {toolCalls?.map((call, index) => (
         <Call key={call.id || index} call={call} growing={growing} />
       ))}
-      {growing ? <Waiting run={run} /> : <Ended {...props} />}
+      {growing ? <Waiting run={run} /> : !isUnfinished(message) && <Ended {...props} />}
     </article>
   );
 }
@@ -106,7 +107,8 @@ function Ended(props: Props) {
   const { content, error, finish, id, toolCalls } = message;
   const empty = content === "" && (toolCalls?.length ?? 0) === 0;
   const why = empty && finish === "stop" ? t.empty : endOf(finish);
-  const isBroken = error !== undefined || finish === undefined || finish === "cut";
+  const isBroken =
+    error !== undefined || finish === undefined || finish === "cut" || finish === "lost";
   const offersAgain = (error !== undefined || why !== null) && (isBroken || empty);
   return (
     <>
@@ -204,6 +206,8 @@ function endOf(finish: string | undefined): string | null {
       return t.stopped;
     case "cut":
       return t.cut;
+    case "lost":
+      return t.lost;
     case "length":
       return t.reachedLimit;
     case "content_filter":

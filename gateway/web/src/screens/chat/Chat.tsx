@@ -18,6 +18,7 @@ import { firstAnswer } from "./first";
 import { takeAlong } from "./removed";
 import { runs } from "./run";
 import { Start } from "./Start";
+import { useTakeUp } from "./takeUp";
 import { Thread } from "./Thread";
 import { UseItBar } from "./UseItBar";
 import "./chat.css";
@@ -32,6 +33,7 @@ export default function Chat() {
   useConversationRoute();
   useFirstModel();
   useTopbar();
+  useTakeUp();
   const opened = store.opened.value;
   const none = talking(choosable.value).length === 0;
   return (

@@ -45,8 +45,9 @@ it("takes one look at a queue at a time, and none where nobody sees it", async (
     });
   });
   status.value = at(3);
-  const attempts = signal(0);
-  const run = { model: "m", since: performance.now(), answer: signal(NOTHING), attempts };
+  const [reconnects, elsewhere] = [signal(false), signal(false)];
+  const since = performance.now();
+  const run = { model: "m", since, answer: signal(NOTHING), reconnects, elsewhere };
   render(<Waiting run={run as unknown as Run} />);
   await pass(20_000);
   expect(asked).toHaveLength(1);

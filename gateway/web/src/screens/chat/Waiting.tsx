@@ -23,11 +23,15 @@ export function Waiting({ run }: { readonly run: Run }) {
   // How long it had waited when that was told, which may be seconds ago.
   const newest = asked ?? followed;
   const stage = stageOf(answer, newest.told, Math.max(0, (newest.at - run.since) / 1000));
-  const reconnects = run.attempts.value > 0 && stage.kind === "sent";
+  const words = run.elsewhere.value
+    ? t.stages.elsewhere
+    : run.reconnects.value
+      ? t.stages.reconnecting
+      : wordsOf(stage, run.model);
   return (
     <p class="waiting">
       <Ring percent={"percent" in stage ? stage.percent : null} />
-      <span role="status">{reconnects ? t.stages.reconnecting : wordsOf(stage, run.model)}</span>
+      <span role="status">{words}</span>
       {seconds >= 1 && <span class="soft">{t.seconds(seconds)}</span>}
     </p>
   );

@@ -21,6 +21,8 @@ export interface Answer {
   readonly reading: Reading | null;
   /** The gateway's last event, if the stream broke behind it. */
   readonly error: string | null;
+  /** Its code. */
+  readonly code: string | null;
   /** Pieces of text that came: as many as tokens, mostly. */
   readonly pieces: number;
   readonly stats: Stats;
@@ -34,6 +36,7 @@ export const NOTHING: Answer = {
   model: null,
   reading: null,
   error: null,
+  code: null,
   pieces: 0,
   stats: {},
 };
@@ -65,9 +68,11 @@ export function take(before: Answer, data: string): Answer {
   }
   if (event === null) return before;
   const error = errorIn(event);
-  if (error !== null) return { ...before, error };
+  if (error !== null)
+    return { ...before, error, code: text(fields(event["error"])?.["code"]) || null };
   const choices = Array.isArray(event["choices"]) ? event["choices"] : [];
-  const choice = fields(choices[0]);
+  // Of several answers to one question, which parameters of a model can ask for, the first.
+  const choice = choices.map(fields).find((one) => (number(one?.["index"]) ?? 0) === 0);
   const delta = fields(choice?.["delta"]);
   const content = text(delta?.["content"]);
   const thought = text(delta?.["reasoning_content"]) || text(delta?.["reasoning"]);
@@ -81,6 +86,7 @@ export function take(before: Answer, data: string): Answer {
     model: text(event["model"]) || before.model,
     reading: wrote ? null : (readingIn(event) ?? before.reading),
     error: null,
+    code: null,
     pieces: before.pieces + (wrote ? 1 : 0),
     stats: withStats(before.stats, event),
   };

@@ -2,136 +2,25 @@ import "fake-indexeddb/auto";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { store } from "../../conversations/conversations";
 import { ConversationStore } from "../../conversations/store";
-import { newId, type Message } from "../../conversations/types";
-import {
-  addBox,
-  boxes,
-  forgetKey,
-  key,
-  keyRefused,
-  removeBox,
-  selectBox,
-  useKey,
-} from "../../gateway/connection";
+import { forgetKey, key, keyRefused, removeBox, selectBox } from "../../gateway/connection";
 import { chat as t } from "../../texts/en/chat";
 import { draft, keepDraft } from "./draft";
 import { takeAlong } from "./removed";
-import { run, runs } from "./run";
+import { runs } from "./run";
+import {
+  asked,
+  begin,
+  eachWithItsNetwork,
+  KITCHEN,
+  OFFICE,
+  piece,
+  request,
+} from "./testing/network";
 import { keepUnsent, unsent } from "./unsent";
 
 const { FileReader } = globalThis;
-const KITCHEN = "https://kitchen.example";
-const OFFICE = "https://office.example";
 
-interface Asked {
-  readonly url: string;
-  readonly key: string | null;
-  readonly signal: AbortSignal;
-  /** Answer with these pieces, and then end, break off, or leave open. */
-  readonly answer: (pieces: readonly string[], then: "end" | "break" | "open") => void;
-  readonly refuse: (status: number) => void;
-}
-
-let asked: Asked[];
-
-function piece(content: string, finish: string | null = null): string {
-  return `data: ${JSON.stringify({ choices: [{ delta: { content }, finish_reason: finish }] })}\n\n`;
-}
-
-/** The network, as a test tells it to answer. */
-function fetched(url: string, init: RequestInit): Promise<Response> {
-  return new Promise((resolve, reject) => {
-    const signal = init.signal as AbortSignal;
-    signal.addEventListener("abort", () => reject(signal.reason as Error));
-    asked.push({
-      url,
-      key: new Headers(init.headers).get("Authorization"),
-      signal,
-      answer: (pieces, then) => {
-        const body = new ReadableStream<Uint8Array>({
-          start(controller) {
-            signal.addEventListener("abort", () => controller.error(signal.reason));
-            for (const one of pieces) controller.enqueue(new TextEncoder().encode(one));
-            if (then === "end") controller.close();
-          },
-          pull(controller) {
-            if (then === "break") controller.error(new TypeError("network error"));
-          },
-        });
-        resolve(new Response(body, { headers: { "X-Request-Id": "req_1" } }));
-      },
-      refuse: (status) =>
-        resolve(Response.json({ error: { message: "no", code: "invalid_api_key" } }, { status })),
-    });
-  });
-}
-
-/** The request of this number, once it has been made. */
-function request(number: number): Promise<Asked> {
-  return vi.waitFor(
-    () => {
-      const one = asked[number - 1];
-      if (one === undefined) throw new Error(`${asked.length} requests`);
-      return one;
-    },
-    { timeout: 30_000 },
-  );
-}
-
-/** Ask a question at the box in use, and begin to have it answered. */
-function begin(images: Message["images"] = []) {
-  const conversation = store.openNew({ model: "smol" });
-  const { id } = conversation;
-  const created = Date.now();
-  const question: Message = {
-    id: newId(),
-    conversation: id,
-    parent: null,
-    role: "user",
-    content: "Where?",
-    images,
-    created,
-  };
-  store.put(question);
-  const message: Message = {
-    ...question,
-    id: newId(),
-    parent: question.id,
-    role: "assistant",
-    content: "",
-    images: [],
-  };
-  const ended = run({
-    conversation,
-    model: "smol",
-    personalities: false,
-    remote: false,
-    path: [question],
-    message,
-  });
-  return { id, ended, message: () => store.opened.value?.messages.get(message.id) };
-}
-
-beforeEach(() => {
-  asked = [];
-  vi.stubGlobal("fetch", fetched);
-  for (const [address, its] of [
-    [OFFICE, "office-key"],
-    [KITCHEN, "kitchen-key"],
-  ] as const) {
-    addBox({ address, name: address });
-    selectBox(address);
-    useKey(its);
-  }
-});
-
-afterEach(async () => {
-  for (const one of runs.value.values()) one.stop();
-  await vi.waitFor(() => expect(runs.value.size).toBe(0));
-  keyRefused.value = null;
-  for (const { address } of boxes.value) removeBox(address);
-  vi.unstubAllGlobals();
-});
+eachWithItsNetwork();
 
 describe("a picture that the browser can't read any more", () => {
   class Broken extends FileReader {
@@ -224,7 +113,6 @@ describe("an answer under way", () => {
     const { ended, message } = begin();
     (await request(1)).answer([piece("It is ")], "break");
     selectBox(OFFICE);
-    dispatchEvent(new Event("online")); // instead of waiting for the next attempt
     const again = await request(2);
     expect([again.url, again.key]).toEqual([
       `${KITCHEN}/v1/chat/completions`,

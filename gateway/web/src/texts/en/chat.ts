@@ -80,6 +80,7 @@ export const chat = {
     thinking: "Thinking",
     writing: "Writing",
     reconnecting: "The connection broke, going on",
+    elsewhere: "Another tab is writing this",
   },
   seconds: (seconds: number): string => `${Math.floor(seconds)} s`,
 
@@ -99,6 +100,7 @@ export const chat = {
   reachedLimit: "It reached its limit of tokens.",
   filtered: "The server's filter ended it.",
   cut: "The connection broke before the answer was whole.",
+  lost: "The gateway no longer has the rest of this answer: it keeps one for a while only, and none when it restarts.",
   unfinished: "The page was closed while this was being written.",
   cantGoOn: "The model can't go on with a begun answer like this one, but it can answer again.",
   unreachable: "The gateway can't be reached. Is it running, and this device in its network?",
