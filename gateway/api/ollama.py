@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from gateway.api.choosing import resolve
 from gateway.api.inference import JsonRoute, send
+from gateway.api.ollama_cutting import cut_to_fit
 from gateway.errors import ModelNotFound
 from gateway.http.request import Request
 from gateway.http.response import Answer, BufferedResponse
@@ -30,6 +31,8 @@ from gateway.scope import Scope
 from gateway.workers import WORKERS
 
 _JSON: Final = (("Content-Type", "application/json; charset=utf-8"),)
+#: The code of the error for a text that is too long for its model.
+_TOO_LONG: Final = "context_length_exceeded"
 #: The routes that take what a request becomes, by their path.
 _ROUTES: Final[Mapping[str, JsonRoute]] = {
     path: JsonRoute(route_at("POST", path)) for path in (CHAT, RAW, INFILL, EMBEDDINGS)
@@ -63,15 +66,24 @@ class OllamaRoute:
             call = await _ROUTES[asked.path].ready(request, context, body)
         except ModelNotFound as error:
             raise not_found(asked.model, error) from None
-        del body
+        if not asked.truncate:
+            del body
         try:
-            return await self._answer(request, context, asked, call, clock)
+            answer, outcome = await self._answer(request, context, asked, call, clock)
+            if asked.truncate and outcome.code == _TOO_LONG:
+                assert isinstance(answer, BufferedResponse)
+                with context.services.standing.watching(context):
+                    cut = await cut_to_fit(context.services.scheduler, call, body, answer.body)
+                if cut is not None:
+                    again = await _ROUTES[asked.path].ready(request, context, cut)
+                    answer, _ = await self._answer(request, context, asked, again, clock)
+            return answer
         finally:
             _keep(context, call.model, asked)
 
     async def _answer(
         self, request: Request, context: RequestContext, asked: Asked, call: Call, clock: Clock
-    ) -> Answer:
+    ) -> tuple[Answer, Metered]:
         embeds = asked.path == EMBEDDINGS
         streamed = asked.stream and not embeds
         client = context.services.proxies.client(request)
@@ -91,7 +103,7 @@ class OllamaRoute:
                 call.mender = Lines(shape, clock)
             else:
                 call.gathers = lambda: gathered
-        return await send(request, context, call, outcome)
+        return await send(request, context, call, outcome), outcome
 
     async def _without_answer(self, context: RequestContext, asked: Asked) -> BufferedResponse:
         """Load the model, or unload it with ``"keep_alive": 0``: that is what is asked for by

@@ -37,7 +37,8 @@ class Asked:
     ``path``: the gateway's route that takes that body; empty: there is none, because nothing is to
     be answered, and the model is only loaded. ``stream``: whether the client wants its answer in
     lines. ``keep_alive``: seconds, see :func:`gateway.ollama.options.keep_alive`. ``before``: the
-    messages so far, for an answer with a ``context``; ``dimensions``: of an embedding, 0: all.
+    messages so far, for an answer with a ``context``; ``dimensions``: of an embedding, 0: all;
+    ``truncate``: whether texts to embed are cut where they are too long.
     """
 
     model: str
@@ -46,6 +47,7 @@ class Asked:
     keep_alive: float | None = None
     before: tuple[JsonObject, ...] | None = None
     dimensions: int = 0
+    truncate: bool = False
     personality: str | None = None
 
 
@@ -190,7 +192,11 @@ def embed(body: JsonObject) -> Made:
     dimensions = body.get("dimensions") or 0
     if type(dimensions) is not int or dimensions < 0:
         raise BadRequest("dimensions must be a number of dimensions", param="dimensions")
-    asked = _asked(body, EMBEDDINGS if texts else "", dimensions=dimensions)
+    truncate = body.get("truncate")
+    if truncate is not None and not isinstance(truncate, bool):
+        raise BadRequest("truncate must be a boolean", param="truncate")
+    more = {"dimensions": dimensions, "truncate": truncate is not False}
+    asked = _asked(body, EMBEDDINGS if texts else "", **more)
     return asked, {**_begun(body), "input": texts, "encoding_format": "float"}
 
 

@@ -10,8 +10,11 @@ from typing import Any
 import httpx2 as httpx
 import pytest
 
+from tests.conversations.test_real_media import picture
 from tests.harness import Served, project
 from tests.parrot_model import ANSWER, CITY, FILLING, REPORT, THOUGHT, TOOL
+from tests.projector_model import write_projector
+from tests.tiny_model import write_tiny_model
 
 HELLO = [{"role": "user", "content": "hi"}]
 #: docs/api.md: the fields of the last line.
@@ -27,8 +30,12 @@ NUMBERS = (
 
 @pytest.fixture(scope="module")
 def box(tmp_path_factory: pytest.TempPathFactory, parrot_model: Path) -> Iterator[Served]:
-    """``m``, of which it is known what it says, and ``embed``, for embeddings."""
+    """``m``, of which it is known what it says, ``sees``, which takes pictures, and ``embed``, for
+    embeddings.
+    """
     root = tmp_path_factory.mktemp("ollama")
+    write_tiny_model(root / "tiny.gguf")
+    write_projector(root / "projector.gguf")
     thinker = {"templateArgs": {"think": True}}
     models = {
         "m": {
@@ -36,6 +43,10 @@ def box(tmp_path_factory: pytest.TempPathFactory, parrot_model: Path) -> Iterato
             "personalities": {"pirate": "Arr.", "thinker": thinker},
             "aliases": ["llama3.2:3b"],
             "parallel": 2,
+        },
+        "sees": {
+            "params": {"model": str(root / "tiny.gguf"), "ctxSize": 1024, "threads": 1},
+            "mmproj": str(root / "projector.gguf"),
         },
         "embed": {
             "params": {"model": str(parrot_model), "ctxSize": 512, "threads": 1},
@@ -127,6 +138,37 @@ def test_probabilities_of_tokens(client: httpx.Client) -> None:
     assert any(piece.get("logprobs") for piece in pieces)
 
 
+def test_pictures_are_seen_in_chats_and_prompts(client: httpx.Client) -> None:
+    red, blue = (
+        picture(colour)["image_url"]["url"].partition(",")[2]
+        for colour in ((210, 10, 10), (10, 10, 210))
+    )
+    asked: dict[str, Any] = {
+        "model": "sees",
+        "stream": False,
+        "logprobs": True,
+        "options": {"num_predict": 3, "temperature": 0},
+    }
+
+    def seen(*images: str) -> tuple[list[float], int]:
+        message = {"role": "user", "content": "What is it?", "images": images}
+        told = post(client, "/api/chat", messages=[message], **asked)
+        return [one["logprob"] for one in told["logprobs"]], told["prompt_eval_count"]
+
+    (with_red, tokens), (with_blue, _), (_, without) = seen(red), seen(blue), seen()
+    assert with_red != with_blue
+    assert tokens >= without + 4  # what a picture takes
+    told = post(client, "/api/generate", prompt="What is it?", images=[red], **asked)
+    assert [one["logprob"] for one in told["logprobs"]] == pytest.approx(with_red, abs=0.01)
+    assert "vision" in post(client, "/api/show", model="sees")["capabilities"]
+    answer = client.post(
+        "/api/chat",
+        json={"model": "m", "messages": [{"role": "user", "content": "hi", "images": [red]}]},
+    )
+    assert answer.status_code == 400
+    assert "mmproj" in answer.json()["error"]
+
+
 def test_a_format_is_kept_to(client: httpx.Client) -> None:
     schema = {"type": "object", "properties": {"a": {"type": "boolean"}}, "required": ["a"]}
     for asked in ("json", schema):
@@ -170,9 +212,22 @@ def test_embeddings_of_one_text_and_of_several(client: httpx.Client) -> None:
     assert older["embedding"] == pytest.approx(one["embeddings"][0], abs=1e-4)
 
 
+def test_texts_that_are_too_long_are_cut_at_their_end(client: httpx.Client) -> None:
+    long = "hello " * 300  # a batch is of 512 tokens: two of the model's own, and each byte is one
+    cut = post(client, "/api/embed", model="embed", input=["hello", long, long[:510], long[:509]])
+    short, longer, fits, shorter = cut["embeddings"]
+    assert short == pytest.approx(
+        post(client, "/api/embed", model="embed", input="hello")["embeddings"][0], abs=1e-4
+    )
+    assert longer == pytest.approx(fits, abs=1e-4)
+    assert longer != pytest.approx(shorter, abs=1e-4)
+    refused = {"model": "embed", "input": long, "truncate": False}
+    assert client.post("/api/embed", json=refused).status_code == 400
+
+
 def test_names_are_known_with_and_without_their_tag(client: httpx.Client) -> None:
     tags = {model["name"] for model in client.get("/api/tags").json()["models"]}
-    assert tags == {"m:latest", "m:pirate", "m:thinker", "embed:latest"}
+    assert tags == {"m:latest", "m:pirate", "m:thinker", "embed:latest", "sees:latest"}
     for name in ("m", "m:latest", "m:pirate", "llama3.2:3b"):
         answer = whole(client, model=name)
         assert (answer["model"], answer["message"]["content"]) == (name, ANSWER)
