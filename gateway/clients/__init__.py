@@ -152,8 +152,8 @@ CLIENTS: Final[Mapping[str, Setup]] = MappingProxyType(
             (
                 "Home Assistant's own OpenAI integration knows no other server than OpenAI's. This "
                 "is for the custom integration Local OpenAI LLM, by skye-harris, from HACS.",
-                "The gateway speaks Ollama's API, too: the Ollama integration, where it can be "
-                "given a key, takes the address without /v1.",
+                "The gateway speaks Ollama's API, too: Home Assistant's own integration for Ollama "
+                "takes the address without /v1, and the key.",
                 "Model is asked for afterwards, by Add conversation agent.",
             ),
             reads_variable=False,

@@ -1,16 +1,19 @@
 """The table as a page of the documentation.
 
-``python -m gateway.clients.page docs/clients.md`` writes it.
+``python -m gateway.clients.page docs/clients.md`` writes it, with the record of what was tried in
+docs/clients.json.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
 from gateway.clients import CLIENTS, KEY, ClientTarget, Setup
+from gateway.clients.ollama_apps import apps
+from gateway.clients.tried import Tried, read, table
 
 #: The placeholders for a gateway, a model and a private authority.
 EXAMPLE: Final = ClientTarget("https://box.example.com:8443", "Qwen3-8B", context=32_768)
@@ -41,17 +44,33 @@ certificate's), else that of this machine in its network, or `127.0.0.1` where t
 there only. With a certificate of your own authority (`llm-gateway tls self-signed`) the lines also
 make the client trust that; on another machine it needs a copy of the file.
 
-Programs that speak only Ollama's API are given the address without `/v1`, and a key as
-`Authorization: Bearer KEY`: see [Ollama's API](http-api.md#ollamas-api). Names of models may have
-`:latest` behind them.
+What follows are the clients that were tried, then apps that speak Ollama's API, and then each
+client that `connect` knows, with the gateway `{EXAMPLE.url}` and the model
+`{EXAMPLE.model}`.
+"""
+_TRIED: Final = """\
+## What was tried
 
-Each client below is with the gateway `{EXAMPLE.url}` and the model `{EXAMPLE.model}`.
+These clients have done these things with the gateway and a real llama-server, in these versions.
+The table is made from what the tests in `tests/clients` recorded; nothing in it was written by
+hand.
+"""
+_OLLAMA: Final = """\
+## Apps that speak Ollama's API
+
+They are given the address without `/v1` (`https://box.example.com:8443`), and a key, which they
+send as `Authorization: Bearer KEY`: see [Ollama's API](http-api.md#ollamas-api). Names of models
+may have `:latest` behind them. No test runs these apps, and where each has its settings is as
+their documentation or source said in November 2026; what was tried with Ollama's API is in the
+table above.
 """
 
 
-def page() -> str:
-    """Return the page, in Markdown."""
-    return "\n".join([_HEAD, *(line for word in CLIENTS for line in _section(word))])
+def page(record: Sequence[Tried]) -> str:
+    """Return the page, in Markdown. ``record``: what was tried."""
+    sections = (line for word in CLIENTS for line in _section(word))
+    lines = (_HEAD, _TRIED, *table(record), "", _OLLAMA, *apps(), "", *sections)
+    return "\n".join(lines)
 
 
 def _section(word: str) -> Iterator[str]:
@@ -80,4 +99,5 @@ def _notes(setup: Setup) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    Path(sys.argv[1]).write_text(page(), encoding="utf-8")
+    file = Path(sys.argv[1])
+    file.write_text(page(read(file.with_suffix(".json"))), encoding="utf-8")

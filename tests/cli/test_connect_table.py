@@ -17,6 +17,7 @@ import yaml
 
 from gateway.clients import CLIENTS, KEY, ClientTarget, Part
 from gateway.clients.page import page
+from gateway.clients.tried import THINGS, read, written
 from tests.harness import REPOSITORY
 
 pytestmark = pytest.mark.slow
@@ -168,4 +169,9 @@ def test_versions_are_those_that_the_tests_run() -> None:
 
 def test_page_of_clients_is_made_from_the_table() -> None:
     text = (REPOSITORY / "docs" / "clients.md").read_text()
-    assert text == page(), "python -m gateway.clients.page docs/clients.md"
+    file = REPOSITORY / "docs" / "clients.json"
+    record = read(file)
+    assert text == page(record), "python -m gateway.clients.page docs/clients.md"
+    assert file.read_text() == written(record), "pytest tests/clients --record"
+    assert all(set(one.things) <= set(THINGS) for one in record)
+    assert {one.api for one in record} == {"OpenAI", "Anthropic", "Ollama"}

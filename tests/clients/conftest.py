@@ -8,10 +8,19 @@ from pathlib import Path
 
 import pytest
 
+from tests.clients.tried import Recorder
 from tests.harness import Served, project
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    words = "write what was tried into docs/clients.json (see tests/clients/README.md)"
+    parser.addoption("--record", action="store_true", help=words)
+
+
 def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "tried(client, things): what a test tries with a client")
+    if config.getoption("--record", default=False):
+        config.pluginmanager.register(Recorder())
     # Whether its author closes a client's connections is no matter of ours.
     for category in ("ResourceWarning", "pytest.PytestUnraisableExceptionWarning"):
         config.addinivalue_line("filterwarnings", f"ignore::{category}")
@@ -25,6 +34,10 @@ def pytest_unconfigure() -> None:
         warnings.simplefilter("ignore", category)
 
 
+#: A personality that thinks, in no list.
+THINKER = {"templateArgs": {"think": True}, "unlisted": True}
+
+
 @pytest.fixture(scope="session")
 def box(
     tmp_path_factory: pytest.TempPathFactory, parrot_model: Path, minilm_model: Path
@@ -34,7 +47,7 @@ def box(
     models = {
         "m": {
             "params": {"model": str(parrot_model), "ctxSize": 4096, "threads": 1},
-            "personalities": {"pirate": "Arr."},
+            "personalities": {"pirate": "Arr.", "thinker": THINKER},
             "parallel": 2,
         },
         "embed": {"params": {"model": str(minilm_model)}, "embeddings": True},

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.clients.tried import tried
 from tests.codex_cli import run_codex, texts_in
 from tests.harness import COMMAND, Served, project
 from tests.parrot_model import ANSWER
@@ -66,6 +67,7 @@ def in_shell(lines: str, *command: str, **environ: str) -> str:
     return done.stdout
 
 
+@tried("codex", "stream", "responses")
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("options", [(), ("--profile", "llm-gateway")])
 def test_codex_answers_with_the_printed_lines(
@@ -80,6 +82,7 @@ def test_codex_answers_with_the_printed_lines(
     assert events[-1]["type"] == "turn.completed"
 
 
+@tried("llm", "chat", "stream")
 def test_llm_answers_with_the_printed_lines(box: Served, tmp_path: Path) -> None:
     program = Path(sys.executable).with_name("llm")
     if not program.exists():
@@ -92,6 +95,7 @@ def test_llm_answers_with_the_printed_lines(box: Served, tmp_path: Path) -> None
     assert in_shell(f"{lines}\n{use['text']}", "true", **environ).strip() == ANSWER
 
 
+@tried("openai-node", "chat")
 def test_openai_node_answers_with_the_printed_lines(box: Served) -> None:
     node = shutil.which("node")
     if node is None or not (HERE / "node_modules" / "openai").is_dir():
@@ -105,6 +109,7 @@ def test_openai_node_answers_with_the_printed_lines(box: Served) -> None:
         program.unlink()
 
 
+@tried("openai-python", "chat")
 def test_openai_python_answers_with_the_printed_lines(box: Served) -> None:
     lines, example = connected(box, "openai-python", "m")
     assert in_shell(lines["text"], sys.executable, "-c", example["text"]).strip() == ANSWER

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import pytest
 from pydantic import BaseModel
 
+from tests.clients.tried import tried
 from tests.harness import Served
 from tests.parrot_model import ANSWER, CITY, REPORT
 
@@ -36,6 +37,7 @@ def chat(box: Served) -> Any:
     )
 
 
+@tried("langchain-openai", "chat", "stream")
 def test_langchain_gets_an_answer_and_a_stream(chat: Any) -> None:
     answer = chat.invoke("hi")
     assert answer.content == ANSWER
@@ -46,11 +48,13 @@ def test_langchain_gets_an_answer_and_a_stream(chat: Any) -> None:
     assert sum(piece.usage_metadata["output_tokens"] for piece in pieces if piece.usage_metadata)
 
 
+@tried("langchain-openai", "chat", "stream")
 async def test_langchain_gets_an_answer_asynchronously(chat: Any) -> None:
     assert (await chat.ainvoke("hi")).content == ANSWER
     assert "".join([piece.content async for piece in chat.astream("hi")]) == ANSWER
 
 
+@tried("langchain-openai", "tools")
 @pytest.mark.parametrize("streaming", [False, True])
 def test_langchain_calls_a_tool(chat: Any, streaming: bool) -> None:
     bound = chat.bind_tools([weather])
@@ -66,11 +70,13 @@ def test_langchain_calls_a_tool(chat: Any, streaming: bool) -> None:
     assert bound.invoke(messages).content == REPORT
 
 
+@tried("langchain-openai", "schema")
 def test_langchain_parses_an_answer_into_a_class(chat: Any) -> None:
     place = chat.with_structured_output(Place, method="json_schema").invoke("Where?")
     assert isinstance(place, Place)
 
 
+@tried("langchain-openai", "responses")
 def test_langchain_uses_the_responses_api(box: Served) -> None:
     chat = langchain_openai.ChatOpenAI(
         model="m",
@@ -84,6 +90,7 @@ def test_langchain_uses_the_responses_api(box: Served) -> None:
     assert "".join(piece.text for piece in pieces) == ANSWER
 
 
+@tried("langchain-openai", "embeddings")
 def test_langchain_gets_embeddings(box: Served) -> None:
     # Texts go as they are: without this it sends tokens of OpenAI's own vocabulary.
     embeddings = langchain_openai.OpenAIEmbeddings(
@@ -101,6 +108,7 @@ def test_langchain_gets_embeddings(box: Served) -> None:
     assert alike(cat, kitten) > alike(cat, bank)
 
 
+@tried("langchain-openai", "errors")
 def test_langchain_raises_what_went_wrong(box: Served) -> None:
     chat = langchain_openai.ChatOpenAI(
         model="none", base_url=f"{box.url}/v1", api_key=box.key, max_retries=2

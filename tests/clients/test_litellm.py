@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.clients.tried import tried
 from tests.harness import Served
 from tests.parrot_model import ANSWER, CITY, REPORT, THOUGHT, TOOL
 
@@ -25,6 +26,7 @@ def where(box: Served) -> dict[str, Any]:
     }
 
 
+@tried("litellm", "chat", "stream")
 def test_litellm_gets_an_answer_and_a_stream(where: dict[str, Any]) -> None:
     answer = litellm.completion(messages=HELLO, **where)
     assert answer.choices[0].message.content == ANSWER
@@ -33,18 +35,21 @@ def test_litellm_gets_an_answer_and_a_stream(where: dict[str, Any]) -> None:
     assert "".join(piece.choices[0].delta.content or "" for piece in pieces) == ANSWER
 
 
+@tried("litellm", "chat", "stream")
 async def test_litellm_gets_an_answer_asynchronously(where: dict[str, Any]) -> None:
     stream = await litellm.acompletion(messages=HELLO, stream=True, **where)
     pieces = [piece.choices[0].delta.content or "" async for piece in stream]
     assert "".join(pieces) == ANSWER
 
 
+@tried("litellm", "thinking")
 def test_litellm_gets_thoughts(where: dict[str, Any]) -> None:
     extra = {"extra_body": {"chat_template_kwargs": {"think": True}}}
     message = litellm.completion(messages=HELLO, **where, **extra).choices[0].message
     assert (message.content, message.reasoning_content) == (ANSWER, THOUGHT)
 
 
+@tried("litellm", "tools")
 def test_litellm_calls_a_tool(where: dict[str, Any]) -> None:
     called = litellm.completion(messages=HELLO, tools=[TOOL], **where).choices[0].message
     (call,) = called.tool_calls
@@ -55,6 +60,7 @@ def test_litellm_calls_a_tool(where: dict[str, Any]) -> None:
     assert answer.choices[0].message.content == REPORT
 
 
+@tried("litellm", "responses")
 def test_litellm_uses_the_responses_api(where: dict[str, Any]) -> None:
     answer = litellm.responses(input="hi", **where)
     assert answer.output[0].content[0].text == ANSWER
@@ -62,11 +68,13 @@ def test_litellm_uses_the_responses_api(where: dict[str, Any]) -> None:
     assert kinds[-1] == "response.completed"
 
 
+@tried("litellm", "embeddings")
 def test_litellm_gets_embeddings(where: dict[str, Any]) -> None:
     answer = litellm.embedding(input=["hello", "world"], **{**where, "model": "openai/embed"})
     assert [len(item["embedding"]) for item in answer.data] == [384, 384]
 
 
+@tried("litellm", "errors")
 def test_litellm_raises_what_went_wrong(where: dict[str, Any]) -> None:
     with pytest.raises(litellm.NotFoundError):
         litellm.completion(messages=HELLO, **{**where, "model": "openai/none"})

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.clients.tried import tried
 from tests.harness import MakeGateway
 from tests.parrot_model import ANSWER, REPORT
 
@@ -38,6 +39,7 @@ async def run(environ: dict[str, str], *arguments: str) -> str:
     return out.decode()
 
 
+@tried("llm", "chat", "stream", "tools", "responses")
 async def test_llm_gets_answers(
     make_gateway: MakeGateway, parrot_model: Path, tmp_path: Path
 ) -> None:

@@ -1,4 +1,4 @@
-"""The clients of OpenAI and Anthropic for Node.js, run by the scripts beside this."""
+"""The clients of OpenAI, Anthropic and Ollama for Node.js, run by the scripts beside this."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
+from tests.clients.tried import tried
 from tests.harness import Served
-from tests.parrot_model import ANSWER, CITY, REPORT, TOOL
+from tests.parrot_model import ANSWER, CITY, REPORT, THOUGHT, TOOL
 
 HERE = Path(__file__).parent
 
@@ -32,6 +33,17 @@ def told_by(script: str, package: str, environ: dict[str, str]) -> Any:
     return json.loads(done.stdout)
 
 
+@tried(
+    "openai-node",
+    "chat",
+    "stream",
+    "tools",
+    "responses",
+    "completions",
+    "embeddings",
+    "models",
+    "errors",
+)
 def test_openai_node_gets_answers(environ: dict[str, str]) -> None:
     told = told_by("openai_node.mjs", "openai", environ)
     for name in (
@@ -51,6 +63,7 @@ def test_openai_node_gets_answers(environ: dict[str, str]) -> None:
     assert told["aborted"]
 
 
+@tried("anthropic-node", "chat", "stream", "tools", "errors")
 def test_anthropic_node_gets_answers(box: Served) -> None:
     environ = {"ANTHROPIC_BASE_URL": box.url, "ANTHROPIC_API_KEY": box.key}
     told = told_by("anthropic_node.mjs", "@anthropic-ai/sdk", environ)
@@ -59,3 +72,46 @@ def test_anthropic_node_gets_answers(box: Served) -> None:
     assert (told["reason"], told["input"], told["report"]) == ("tool_use", CITY, REPORT)
     assert told["tokens"] > 0
     assert told["error"] == ["NotFoundError", 404]
+
+
+@pytest.fixture
+def ollama_environ(box: Served) -> dict[str, str]:
+    return {"OLLAMA_HOST": box.url, "KEY": box.key}
+
+
+@tried(
+    "ollama-node",
+    *("chat", "stream", "tools", "thinking", "schema", "completions"),
+    *("embeddings", "models", "errors"),
+)
+def test_ollama_node_gets_answers(ollama_environ: dict[str, str]) -> None:
+    told = told_by("ollama_node.mjs", "ollama", ollama_environ)
+    assert told["chat"] == told["stream"] == told["generated"] == ANSWER
+    assert (told["count"], told["reason"]) == (6, "stop")
+    assert told["pieces"] > 3
+    assert told["thought"] == THOUGHT
+    assert (told["call"], told["report"]) == (["weather", CITY], REPORT)
+    assert set(json.loads(told["held"])) == {"a"}
+    assert told["sizes"] == [64, 64]
+    assert told["models"] == ["embed:latest", "m:latest", "m:pirate"]
+    assert {"completion", "tools", "thinking"} <= set(told["capabilities"])
+    assert "m:latest" in told["running"]
+    assert told["version"]
+    assert told["errors"] == [["ResponseError", 404], ["ResponseError", 401]]
+
+
+@tried(
+    "ai-sdk-ollama",
+    *("chat", "stream", "tools", "thinking", "schema", "embeddings", "errors"),
+)
+def test_ai_sdk_gets_answers_by_its_provider_for_ollama(ollama_environ: dict[str, str]) -> None:
+    told = told_by("ollama_ai_sdk.mjs", "ollama-ai-provider-v2", ollama_environ)
+    assert told["chat"] == told["stream"] == ANSWER
+    assert (told["tokens"], told["reason"]) == (6, "stop")
+    assert told["pieces"] > 3
+    assert told["report"] == told["streamed_report"] == REPORT
+    assert told["asked"] == [CITY["city"]] * 2
+    assert told["thought"] == THOUGHT
+    assert told["city"] in ("Cairo", "Rome")
+    assert told["sizes"] == [384, 384]
+    assert told["error"] == ["AI_APICallError", 404]

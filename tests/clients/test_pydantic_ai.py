@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tests.clients.tried import tried
 from tests.harness import Served
 from tests.parrot_model import ANSWER, REPORT
 
@@ -21,6 +22,7 @@ def model(box: Served, request: pytest.FixtureRequest) -> Any:
     return request.param("m:pirate", provider=provider)
 
 
+@tried("pydantic-ai", "chat", "stream", "responses")
 async def test_pydantic_ai_gets_an_answer(model: Any) -> None:
     agent = pydantic_ai.Agent(model, instructions="Be brief.")
     result = await agent.run("hi")
@@ -29,6 +31,7 @@ async def test_pydantic_ai_gets_an_answer(model: Any) -> None:
         assert [text async for text in stream.stream_text()][-1] == ANSWER
 
 
+@tried("pydantic-ai", "tools")
 async def test_pydantic_ai_calls_a_tool(model: Any) -> None:
     agent = pydantic_ai.Agent(model)
     asked = []

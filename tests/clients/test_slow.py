@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from tests.clients.tried import tried
 from tests.codex_cli import codex, texts_in
 from tests.harness import REPOSITORY, Served, project
 from tests.parrot_model import ANSWER
@@ -100,6 +101,7 @@ def run(
 IDLE: dict[str, Any] = {"stream_idle_timeout_ms": int(PATIENCE * 1000)}
 
 
+@tried("codex", "long waits")
 def test_codex_waits_through_a_load(box: Served, tmp_path: Path) -> None:
     events = codex(box, tmp_path, **IDLE)
     assert texts_in(events) == [ANSWER], events
@@ -107,6 +109,7 @@ def test_codex_waits_through_a_load(box: Served, tmp_path: Path) -> None:
     assert events[-1]["usage"]["output_tokens"] > 0
 
 
+@tried("codex", "errors")
 def test_codex_is_told_why_a_load_failed(box: Served, tmp_path: Path) -> None:
     events = codex(box, tmp_path, "broken", **IDLE)
     assert events[-1]["type"] == "turn.failed"
@@ -138,6 +141,7 @@ def go_client(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
     return program
 
 
+@tried("openai-go", "chat", "stream", "responses", "long waits")
 @pytest.mark.timeout(600)  # with the client's own compilation
 @pytest.mark.parametrize("api", ["chat", "responses"])
 def test_openai_go_waits_through_a_load(box: Served, go_client: Path, api: str) -> None:
@@ -164,6 +168,8 @@ def check_responses(kinds: list[str], ids: list[str]) -> None:
 # --- Node.js ---------------------------------------------------------------------------------
 
 
+@tried("openai-node", "long waits")
+@tried("anthropic-node", "long waits")
 @pytest.mark.parametrize("api", ["chat", "responses", "messages"])
 def test_node_clients_wait_through_a_load(box: Served, api: str) -> None:
     """openai and @anthropic-ai/sdk."""

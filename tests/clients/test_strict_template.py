@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.clients.tried import tried
 from tests.codex_cli import codex, texts_in
 from tests.harness import DEMO_GGUF, Served, project
 
@@ -20,6 +21,7 @@ TEMPLATE = """\
 """
 
 
+@tried("codex", "stream", "responses")
 @pytest.mark.timeout(300)  # its own prompt is thousands of tokens long
 def test_codex_is_answered(tmp_path: Path) -> None:
     (tmp_path / "strict.jinja").write_text(TEMPLATE)
