@@ -248,6 +248,8 @@ def build_site(
         tls=TlsState(),
         conversations=conversations,
     )
+    if responses is not None and services.streams is not None:
+        responses.streams = services.streams
     scheduler.died = lambda model, error: services.errors.add(
         error.message, code=error.code, model=model, request_id=None
     )

@@ -95,6 +95,7 @@ class KeptResponses:
         if self._store is not None and self._unwritten:
             await self._write_all(self._store)
         self._store = None
+        self.streams.close()
 
     # --- for each request ------------------------------------------------------------------
 

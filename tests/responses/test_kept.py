@@ -224,6 +224,27 @@ async def test_client_that_leaves_a_plain_stream_ends_it(running: Running, write
     assert (await ended(running, id))["status"] == "cancelled"
 
 
+async def test_stream_goes_on_for_a_client_that_asked_for_that(
+    running: Running, writer: Writer
+) -> None:
+    body = {"model": "m", "input": "hi", "stream": True}
+    resume = {"X-Stream-Resume": "true"}
+    async with running.request("POST", PATH, json=body, headers=resume) as response:
+        writer.say("one")
+        id, stream = await id_in(response), response.headers["X-Stream-Id"]
+        response.close()
+    writer.say("two", ends=True)
+    for path in (f"{PATH}/{id}?stream=true", f"/v1/streams/{stream}"):
+        async with running.request("GET", path) as again:
+            said = (await again.read()).decode()
+            assert again.status == 200
+        kinds = [line[7:] for line in said.splitlines() if line.startswith("event: ")]
+        assert kinds[0] == "response.created"
+        assert kinds[-1] == "response.completed"
+        assert kinds.count("response.output_text.delta") == 2
+    assert (await ended(running, id))["status"] == "completed"
+
+
 async def id_in(response: aiohttp.ClientResponse) -> str:
     while not (line := await response.content.readline()).startswith(b"data: "):
         assert line
