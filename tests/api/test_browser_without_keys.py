@@ -134,3 +134,46 @@ def test_name_that_was_rebound_to_this_machine_is_refused(
             assert status == 403
             assert "local_only" in text
     assert loaded(served)
+
+
+@pytest.fixture
+def open_box(tmp_path: Path) -> Iterator[Served]:
+    """A gateway whose user's programs need no key for Ollama's API, nor the pages of a friend."""
+    config = project(
+        tmp_path / "p",
+        {"m": fake_model(tmp_path)},
+        llama_server=str(FAKE),
+        auth={"ollama_open_to": ["127.0.0.1"]},
+        allowed_hosts=["*"],
+        cors={"origins": ["*", "http://friend.example:*"]},
+    )
+    served = Served(tmp_path, "--config", str(config))
+    yield served
+    assert served.stop() == 0
+
+
+CHAT = '{"model": "m", "messages": [{"role": "user", "content": "hi"}], "stream": false}'
+#: A chat as a page may send it without asking first, and as it may only if it is allowed to.
+CHATS: tuple[dict[str, object], ...] = (
+    {"method": "POST", "body": CHAT, "mode": "no-cors"},
+    {"method": "POST", "body": CHAT, "headers": {"Content-Type": "application/json"}},
+)
+
+
+def test_pages_of_others_get_nothing_by_what_is_open_to_programs(
+    open_box: Served, browser: Browser
+) -> None:
+    port = open_box.url.rpartition(":")[2]
+    with web_server() as elsewhere:
+        theirs = page(browser, f"http://evil.example:{elsewhere}/")
+        told = [theirs.evaluate(ASK, [f"{open_box.url}/api/chat", chat]) for chat in CHATS]
+        assert [status for status, _ in told] == [0, 401]  # of the first it is told nothing
+        assert theirs.evaluate(ASK, [f"{open_box.url}/api/tags", {}])[0] == 401
+        rebound = page(browser, f"http://evil.example:{port}/ping")
+        for path, options in (("/api/tags", {}), *(("/api/chat", chat) for chat in CHATS)):
+            assert rebound.evaluate(ASK, [path, options])[0] == 401
+        asked = "/admin/requests?key=ollama"
+        assert get(open_box, asked)[1]["ended"] == []
+        friend = page(browser, f"http://friend.example:{elsewhere}/")
+        assert friend.evaluate(ASK, [f"{open_box.url}/api/chat", CHATS[1]])[0] == 200
+        assert len(get(open_box, asked)[1]["ended"]) == 1
