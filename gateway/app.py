@@ -23,6 +23,7 @@ from gateway.api.admin_pulls import PullHandlers
 from gateway.api.admin_requests import RequestHandlers
 from gateway.api.cache import CacheHandlers
 from gateway.api.clients import ClientHandlers
+from gateway.api.conversations import ConversationHandlers
 from gateway.api.history import HistoryHandlers
 from gateway.api.hub import HubHandlers
 from gateway.api.listing import Listing, ListingHandlers
@@ -355,6 +356,7 @@ def route_table(
         *OwnKeyHandlers(gate, accounting).routes(),
         *StreamHandlers(services.streams).routes(),
         *ResponseHandlers(responses).routes(),
+        *ConversationHandlers(responses).routes(),
         *pulling.routes(),
         *ClientHandlers(settings, library, listing, tls).routes(),
         *SchemaHandlers().routes(),

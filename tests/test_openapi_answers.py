@@ -284,6 +284,7 @@ async def of_the_box(ask: Asking) -> None:
     await ask("GET", "/v1/streams/{id}", at=again)
     await ask("DELETE", "/v1/streams/{id}", at=again, status=204)
     await of_responses(ask)
+    await of_conversations(ask)
     await ask("GET", "/admin/requests")
     await ask("GET", "/admin/system")
     await ask("GET", "/admin/system/history")
@@ -299,6 +300,20 @@ async def of_responses(ask: Asking) -> None:
     begun = await ask("POST", "/v1/responses", json={**said, "background": True})
     one = {"response_id": begun["id"]}
     await ask("POST", "/v1/responses/{response_id}/cancel", at=one)
+
+
+async def of_conversations(ask: Asking) -> None:
+    said = {"items": [{"role": "user", "content": "hi"}], "metadata": {"about": "a test"}}
+    one = {"conversation_id": (await ask("POST", "/v1/conversations", json=said))["id"]}
+    at = "/v1/conversations/{conversation_id}"
+    await ask("GET", at, at=one)
+    await ask("POST", at, at=one, json={"metadata": {}})
+    added = await ask("POST", at + "/items", at=one, json={"items": said["items"]})
+    await ask("GET", at + "/items", at=one)
+    item = {**one, "item_id": added["first_id"]}
+    await ask("GET", at + "/items/{item_id}", at=item)
+    await ask("DELETE", at + "/items/{item_id}", at=item)
+    await ask("DELETE", at, at=one)
 
 
 async def of_pulls(ask: Asking) -> None:

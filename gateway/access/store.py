@@ -10,7 +10,7 @@ Python may not write its bytecode), so it comes late, and in a running event loo
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from datetime import UTC, date, datetime
 from functools import partial
@@ -20,9 +20,9 @@ from typing import Any, Final, Self
 
 from sqlalchemy import Connection, Row, bindparam, insert, or_, select, update
 
-from gateway.access import stored_responses
 from gateway.access.database import Database
 from gateway.access.past_requests import PastRequest, RequestFilter
+from gateway.access.response_store import ResponseStore
 from gateway.access.schema import CHANGEABLE, keys, model_memory, usage
 from gateway.access.store_errors import StoreBusy, StoreError, StoreUnreachable
 from gateway.access.stored_requests import (
@@ -35,7 +35,6 @@ from gateway.access.stored_requests import (
     page,
     size_below,
 )
-from gateway.access.stored_responses import StoredItem, StoredResponse
 from gateway.secret import Secret
 
 __all__ = ["DailyUsage", "KeyRecord", "Store", "StoreBusy", "StoreError", "StoreUnreachable"]
@@ -83,12 +82,12 @@ class DailyUsage:
     cached_tokens: int = 0  # of those of prompts
 
 
-class Store:
+class Store(ResponseStore):
     """An open database. Safe to use from any task of one event loop; close it at the end."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._read, self._write = database.read, database.write
+        super().__init__(database)
         place = self._place = database.place
         self._insert, self._mark = place.insert, place.mark
         self._keys_changed, self._lock = place.keys_changed, place.lock
@@ -273,64 +272,6 @@ class Store:
     async def requests_of(self, wanted: RequestFilter) -> list[PastRequest]:
         """Return those that are ``wanted``, the newest first."""
         return await self._read(lambda connection: page(connection, wanted))
-
-    # --- kept responses --------------------------------------------------------------------
-
-    async def put_response(
-        self, make: Callable[[], tuple[StoredResponse, list[StoredItem]]]
-    ) -> None:
-        """Keep what ``make`` returns, off the event loop: a response, and what it adds to its
-        conversation.
-        """
-        await self._write(lambda connection: stored_responses.put(connection, *make()))
-
-    async def response_of(self, id: str, key_id: str) -> StoredResponse | None:
-        """Return the response ``id`` of a key, if it has one."""
-        return await self._read(lambda connection: stored_responses.find(connection, id, key_id))
-
-    async def chain_of(self, id: str, key_id: str, most: int) -> list[StoredResponse]:
-        """Return a response, and those that it goes on with, the first one first; at most so many,
-        and without their events. The first has a ``previous_id`` if that is missing.
-        """
-        return await self._read(
-            lambda connection: stored_responses.chain(connection, id, key_id, most)
-        )
-
-    async def use_responses(self, ids: Sequence[str], conversation_id: str | None = None) -> None:
-        """Note that somebody goes on with them now."""
-        await self._write(
-            lambda connection: stored_responses.touch(connection, ids, conversation_id)
-        )
-
-    async def delete_response(self, id: str, key_id: str) -> bool:
-        """Delete a response of a key; return whether it was there."""
-        return await self._write(lambda connection: stored_responses.remove(connection, id, key_id))
-
-    async def responses_running_at(self, gateway: str) -> list[StoredResponse]:
-        """Return those that a gateway worked on when it ended."""
-        return await self._read(lambda connection: stored_responses.running_at(connection, gateway))
-
-    async def items_of(self, conversation_id: str, key_id: str) -> list[StoredItem] | None:
-        """Return the items of a conversation of a key, if it has one."""
-        return await self._read(
-            lambda connection: stored_responses.items(connection, conversation_id, key_id)
-        )
-
-    async def prune_responses(self, before: int, size: int) -> None:
-        """Forget responses and conversations that nobody used since ``before`` (microseconds since
-        1970), and the least recently used where all take more than ``size`` bytes.
-        """
-        more = True
-        while more:
-            more = await self._write(
-                lambda connection: stored_responses.prune(connection, before, size)
-            )
-
-    async def forget_responses(self, known: Callable[[str], bool]) -> int:
-        """Forget those of keys that are not ``known``; return how many."""
-        return await self._write(
-            lambda connection: stored_responses.forget_others(connection, known)
-        )
 
     # --- memory of models ------------------------------------------------------------------
 

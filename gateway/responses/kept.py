@@ -59,6 +59,7 @@ class KeptResponses:
         self._works: dict[str, Work] = {}  # under way, or not written yet
         self._unwritten: dict[str, Work] = {}
         self._some = asyncio.Event()
+        self._writing = asyncio.Lock()
         self._background: list[asyncio.Task[None]] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._at_work: set[asyncio.Task[None]] = set()
@@ -108,7 +109,7 @@ class KeptResponses:
         if asked.previous is not None:
             return await self._items_of_chain(asked.previous, key_id, "previous_response_id")
         if asked.conversation is not None:
-            items = await self._the_store().items_of(asked.conversation, key_id)
+            items = await self.items_in(asked.conversation, key_id)
             if items is None:
                 raise NotFound(
                     f"this key has no conversation {asked.conversation!r}",
@@ -116,16 +117,33 @@ class KeptResponses:
                     param="conversation",
                 )
             self._note_use((), asked.conversation)
-            waiting = [
-                work
-                for work in self._unwritten.values()
-                if work.asked.conversation == asked.conversation
-            ]
-            known = await asyncio.to_thread(lambda: [unpack(item.item) for item in items])
-            for work in waiting:
-                known += [*work.items, *work.response["output"]]
-            return known
+            return items
         return []
+
+    async def items_in(self, conversation: str, key_id: str) -> list[JsonObject] | None:
+        """Return what was said in a conversation of a key, the first first, if it has that; with
+        what isn't written yet.
+        """
+        waiting = self._unwritten_in(conversation)
+        kept = await self.store.items_of(conversation, key_id)
+        if kept is None:
+            return None
+        items: list[JsonObject] = await asyncio.to_thread(
+            lambda: [unpack(item.item) for item in kept]
+        )
+        written = {item.id for item in kept}
+        for work in waiting:
+            items += [item for item in _said(work) if item["id"] not in written]
+        return items
+
+    async def settle(self, conversation: str) -> None:
+        """Write what was said in a conversation, if that can be done now."""
+        if self._unwritten_in(conversation):
+            await self._write_all(self.store)
+
+    def _unwritten_in(self, conversation: str) -> list[Work]:
+        works = self._unwritten.values()
+        return [work for work in works if work.asked.conversation == conversation]
 
     async def _items_of_chain(self, id: str, key_id: str, param: str) -> list[JsonObject]:
         late: list[list[JsonObject]] = []
@@ -141,7 +159,7 @@ class KeptResponses:
             wanted = work.asked.previous
         early: list[JsonObject] = []
         if wanted is not None:
-            chain = await self._the_store().chain_of(wanted, key_id, _LONGEST)
+            chain = await self.store.chain_of(wanted, key_id, _LONGEST)
             missing = wanted if not chain else chain[0].previous_id
             if missing is not None:
                 raise BadRequest(
@@ -176,7 +194,7 @@ class KeptResponses:
     async def announce(self, work: Work) -> None:
         """Keep ``work`` as it is now: whoever asks after a restart is told that it was begun."""
         try:
-            await self._the_store().put_response(lambda: (self._stored(work, self._name), []))
+            await self.store.put_response(lambda: (self._stored(work, self._name), []))
         except GatewayError as error:
             self._warn(error)
 
@@ -191,7 +209,7 @@ class KeptResponses:
         """Return the response ``id`` of a key. Raises :class:`NotFound`."""
         if (work := self._own_work(id, key_id)) is not None:
             return Found(work.response, work.items, work.asked.previous, None, work)
-        kept = await self._the_store().response_of(id, key_id)
+        kept = await self.store.response_of(id, key_id)
         if kept is None:
             raise _not_found(id)
         return await asyncio.to_thread(_found, kept)
@@ -212,7 +230,7 @@ class KeptResponses:
             work.cancel()
             del self._works[id]
             self._unwritten.pop(id, None)
-        there = await self._the_store().delete_response(id, key_id)
+        there = await self.store.delete_response(id, key_id)
         if work is None and not there:
             raise _not_found(id)
 
@@ -241,13 +259,15 @@ class KeptResponses:
         work = self._works.get(id)
         return work if work is not None and work.key_id == key_id else None
 
-    def _the_store(self) -> Store:
+    @property
+    def store(self) -> Store:
+        """Where they are kept."""
         if self._store is None:
             raise Unavailable("the responses that are kept cannot be read yet")
         return self._store
 
     def _note_use(self, ids: list[str] | tuple[()], conversation: str | None) -> None:
-        store = self._the_store()
+        store = self.store
 
         async def note() -> None:
             try:
@@ -274,6 +294,10 @@ class KeptResponses:
 
     async def _write_all(self, store: Store) -> bool:
         """Write what is unwritten; return whether that went well."""
+        async with self._writing:
+            return await self._write_each(store)
+
+    async def _write_each(self, store: Store) -> bool:
         for work in [*self._unwritten.values()]:
             try:
                 await store.put_response(lambda work=work: self._both(work))  # type: ignore[misc]
@@ -298,8 +322,7 @@ class KeptResponses:
 
         items: list[StoredItem] = []
         if work.asked.conversation is not None:
-            said = listed([*work.items, *work.response["output"]], work.id)
-            items = [StoredItem(item["id"], pack(item)) for item in said]
+            items = [StoredItem(item["id"], pack(item)) for item in _said(work)]
         return self._stored(work, None), items
 
     def _stored(self, work: Work, running: str | None) -> StoredResponse:
@@ -341,6 +364,11 @@ class KeptResponses:
             except GatewayError as error:
                 _log.warning("old responses are not removed: %s", error.message)
             await asyncio.sleep(_PRUNE)
+
+
+def _said(work: Work) -> list[JsonObject]:
+    """Return what was asked and answered, as it is listed."""
+    return listed([*work.items, *work.response["output"]], work.id)
 
 
 def _items_of(chain: list[StoredResponse]) -> list[JsonObject]:

@@ -114,6 +114,16 @@ _CHANGE_FAILS: Final = (409, 412, 422, 507)
 _LOADED: Final = Shape(body=object_schema({"model": _MODEL}, "model"))
 
 #: The shapes of the gateway's own routes, by method (``*``: any) and path.
+#: A page of a list, of OpenAI's API.
+_PAGE: Final[Mapping[str, Schema]] = MappingProxyType(
+    {
+        "after": {"type": "string"},
+        "limit": {"type": "integer", "minimum": 1, "maximum": 100},
+        "order": {"type": "string", "enum": ["asc", "desc"]},
+    }
+)
+_ITEMS: Final[Schema] = {"type": "array", "items": {"type": "object"}}
+_METADATA: Final[Schema] = {"type": "object", "additionalProperties": {"type": "string"}}
 _OURS: Final[Mapping[str, Shape]] = MappingProxyType(
     {
         "GET /ready": Shape(also=503),
@@ -245,12 +255,16 @@ _OURS: Final[Mapping[str, Shape]] = MappingProxyType(
             },
             answers=_EITHER,
         ),
-        "GET /v1/responses/{response_id}/input_items": Shape(
-            query={
-                "after": {"type": "string"},
-                "limit": {"type": "integer", "minimum": 1, "maximum": 100},
-                "order": {"type": "string", "enum": ["asc", "desc"]},
-            },
+        "GET /v1/responses/{response_id}/input_items": Shape(query=_PAGE),
+        "POST /v1/conversations": Shape(
+            body=object_schema({"items": _ITEMS, "metadata": _METADATA}), body_required=False
+        ),
+        "POST /v1/conversations/{conversation_id}": Shape(
+            body=object_schema({"metadata": _METADATA}, "metadata")
+        ),
+        "GET /v1/conversations/{conversation_id}/items": Shape(query=_PAGE),
+        "POST /v1/conversations/{conversation_id}/items": Shape(
+            body=object_schema({"items": _ITEMS}, "items")
         ),
         "GET /admin/pulls": Shape(answers=_EITHER),
         "POST /admin/pulls": Shape(
