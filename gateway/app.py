@@ -50,6 +50,7 @@ from gateway.backends.backend import Environment
 from gateway.backends.decision import SchedulingLimits
 from gateway.backends.facts import Headers
 from gateway.backends.hub_listings import HubListings
+from gateway.backends.log_requests import no_tasks
 from gateway.backends.model_details import ModelDetails
 from gateway.backends.process import Records
 from gateway.backends.pulls import Pulls
@@ -138,7 +139,9 @@ def compose(
         else None,
     )
     gate.controls = inherited.controls | {runtime.control_socket}
+    tasks = no_tasks()
     accounting = Accounting(
+        tasks=tasks.get,
         keep_requests=settings.accounting.keep_requests,
         max_requests=settings.accounting.max_requests,
         max_requests_size=settings.accounting.max_size,
@@ -155,6 +158,7 @@ def compose(
         patience=patience,
         slot_saves=conversations,
         metrics=settings.metrics.backends,
+        tasks=tasks,
     )
     scheduler = Scheduler(
         library.catalog,

@@ -14,8 +14,10 @@ from gateway.tasks import cancel_and_wait, spawn
 
 _log = logging.getLogger(__name__)
 
-#: Seconds for the first request of a connection that was accepted just before the end.
-_FIRST_REQUEST: Final = 2.0
+#: How often it is looked whether one more has come of the first requests of connections that were
+#: accepted just before the end: for two seconds, or longer where the machine is so busy that
+#: each look takes its time.
+_LOOKS: Final = 100
 #: Seconds in which the clients of requests that are given up are told so.
 _TELLING: Final = 1.0
 #: Seconds between two checks of such connections.
@@ -60,9 +62,10 @@ async def _answered(lifecycle: Lifecycle, listeners: Listeners) -> None:
     await lifecycle.quiet()
     if not lifecycle.hands_over:
         return
-    loop = asyncio.get_running_loop()
-    end = loop.time() + _FIRST_REQUEST
+    expected, looks = listeners.expected, _LOOKS
     # An event for it would cost every request something.
-    while listeners.expect_requests and loop.time() < end:  # noqa: ASYNC110
+    while any(expected) and looks:
         await asyncio.sleep(_PAUSE)
+        looks = looks - 1 if listeners.expected == expected else _LOOKS
+        expected = listeners.expected
     await lifecycle.quiet()

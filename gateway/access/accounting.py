@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 from gateway.access.abandoned_tasks import AbandonedTasks
 from gateway.access.measures import RequestMeasures
 from gateway.access.rate_limits import DAY, Limiter
-from gateway.access.request_log import Record, RequestLog
+from gateway.access.request_log import Record, RequestLog, Tasks, of_nothing
 from gateway.errors import GatewayError, Unavailable
 from gateway.tasks import cancel_and_wait, spawn, spawn_lasting
 
@@ -101,6 +101,7 @@ class Accounting:
         max_requests_size: int | None = None,
         monotonic: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
+        tasks: Tasks = of_nothing,
     ) -> None:
         self.limiter = Limiter(self.tokens_today, monotonic=monotonic, wall=wall)
         #: The requests that have ended, one by one.
@@ -110,6 +111,7 @@ class Accounting:
             size=max_requests_size,
             write_every=write_every,
             wall=wall,
+            tasks=tasks,
         )
         #: What metrics are made of.
         self.measures = RequestMeasures(monotonic=monotonic)

@@ -34,6 +34,8 @@ class PastRequest(NamedTuple):
     completion_tokens: int
     tokens_per_second: float | None
     cached_from: CachedFrom | None = None  # None: none were cached, or another machine had them
+    slot: int | None = None  # of its model's llama-server, if that is known
+    task: int | None = None  # its number there, since the start of that llama-server
 
 
 class RequestFilter(NamedTuple):

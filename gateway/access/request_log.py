@@ -13,6 +13,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -40,6 +41,7 @@ _USUAL: Final = 256
 #: Characters of a route that are kept: a client may have made it up.
 _ROUTE: Final = 200
 _MICRO: Final = 1e6
+_UNKNOWN: Final = (None, None)
 _log = logging.getLogger(__name__)
 
 
@@ -70,15 +72,17 @@ class Record(NamedTuple):
     cached_from: CachedFrom | None = None
 
     def kept(self) -> PastRequest:
-        """Return the record as it is stored."""
-        return _kept(self)
+        """Return the record as it is stored where its task is not known."""
+        return PastRequest(*_row(of_nothing, self))
 
 
 #: The fields of a record. Few records are ever looked at, so the record itself is made on demand.
 _Fields = tuple[Any, ...]
+#: The id of a request -> its slot and task at llama-server, if they are known.
+Tasks = Callable[[str], tuple[int, int] | None]
 
 
-def _row(fields: _Fields) -> tuple[Any, ...]:
+def _row(tasks: Tasks, fields: _Fields) -> tuple[Any, ...]:
     """Return the fields of its :class:`PastRequest`: once for each request, so as
     cheap as may be.
     """
@@ -110,21 +114,17 @@ def _row(fields: _Fields) -> tuple[Any, ...]:
     return (
         int(at * _MICRO), request_id, key_id, model, personality, method, route, streamed, status,
         code, client, seconds, waited - load, load, prefill, generation, prompt, cached,
-        completion, speed, cached_from,
+        completion, speed, cached_from, *(tasks(request_id) or _UNKNOWN),
     )
     # fmt: on
 
 
-def _kept(fields: _Fields) -> PastRequest:
-    return PastRequest(*_row(fields))
+def of_nothing(_request_id: str) -> None:
+    """Know no task."""
 
 
 def _newest_first(request: PastRequest) -> int:
     return -request.seq
-
-
-def _wanted_of(records: Iterable[_Fields], wanted: RequestFilter) -> list[PastRequest]:
-    return [*filter(wanted.has, map(_kept, records))]
 
 
 def path_of(route: str) -> str:
@@ -145,7 +145,8 @@ class RequestLog:
     """Requests that have ended. Works from the start; writes once it has been opened.
 
     ``keep``: seconds for which they stay in the store, at most ``most`` of them, and ``size`` bytes
-    (``None``: no bound); ``keep`` is ``None``: none is written.
+    (``None``: no bound); ``keep`` is ``None``: none is written. ``tasks``: what is known of their
+    tasks at llama-server by the time that they are looked at, or written.
     """
 
     def __init__(
@@ -156,6 +157,7 @@ class RequestLog:
         size: int | None = None,
         write_every: float = 10.0,
         wall: Callable[[], float] = time.time,
+        tasks: Tasks = of_nothing,
     ) -> None:
         self._keep = keep
         self._most = most
@@ -164,6 +166,7 @@ class RequestLog:
         self._prune_after = (most if size is None else min(most, size // _USUAL)) // 20
         self._interval = write_every
         self._wall = wall
+        self.tasks = tasks
         self._newest: deque[_Fields] = deque(maxlen=RECENT)
         #: How many requests have ended since the start.
         self.added = 0
@@ -232,7 +235,7 @@ class RequestLog:
         new = self.added - added
         if new > len(self._newest):
             return None
-        return [_kept(fields) for fields in islice(reversed(self._newest), new)]
+        return [self._kept(fields) for fields in islice(reversed(self._newest), new)]
 
     async def page(self, wanted: RequestFilter) -> Page:
         """Return a page of the records that are ``wanted``, from memory if that is enough, else
@@ -240,8 +243,7 @@ class RequestLog:
 
         If the store can't be read now, the page has what is in memory.
         """
-        inside = map(_kept, self._newest)
-        found = sorted(filter(wanted.has, inside), key=_newest_first)[: wanted.limit]
+        found = sorted(self._wanted_of(self._newest, wanted), key=_newest_first)[: wanted.limit]
         store = self._store
         enough = len(found) == wanted.limit and not (store is not None and store.is_shared)
         if enough or store is None or self._keep is None:
@@ -249,7 +251,7 @@ class RequestLog:
         await self._write_soon()
         unwritten = [*self._in_flight, *self._unwritten]
         if unwritten:
-            found += await asyncio.to_thread(_wanted_of, unwritten, wanted)
+            found += await asyncio.to_thread(self._wanted_of, unwritten, wanted)
         problem, unread = self.problem, False
         try:
             found += await store.requests_of(wanted)
@@ -261,6 +263,12 @@ class RequestLog:
         found = sorted(by_number.values(), key=_newest_first)[: wanted.limit]
         more = len(found) == wanted.limit or (unread and bool(found))
         return Page(found, more, problem, unread)
+
+    def _kept(self, fields: _Fields) -> PastRequest:
+        return PastRequest(*_row(self.tasks, fields))
+
+    def _wanted_of(self, records: Iterable[_Fields], wanted: RequestFilter) -> list[PastRequest]:
+        return [*filter(wanted.has, map(self._kept, records))]
 
     async def _write_soon(self) -> None:
         """Write what is unwritten, if that goes well and fast."""
@@ -337,7 +345,7 @@ class RequestLog:
             self._many.clear()
             try:
                 if batch:
-                    await store.add_requests(map(_row, batch))
+                    await store.add_requests(map(partial(_row, self.tasks), batch))
             except Exception as error:  # cancelled, the store would still go through with it
                 self._take_back(batch)
                 self._failed(error)

@@ -30,7 +30,7 @@ from sqlalchemy.engine.interfaces import Dialect
 from sqlalchemy.types import TypeDecorator
 
 #: The number of this schema, and of the newest of the migrations. Change the schema by adding one.
-SCHEMA_VERSION: Final = 5
+SCHEMA_VERSION: Final = 6
 
 
 class _Utc(TypeDecorator[datetime]):
@@ -119,6 +119,8 @@ requests = Table(
     Column("completion_tokens", _BIG, nullable=False),
     Column("tokens_per_second", Float),
     Column("cached_from", String),
+    Column("slot", Integer),
+    Column("task", _BIG),
 )
 #: Kept responses. Times are microseconds since 1970; ``used``: when it was last asked or gone on
 #: with. ``running``: the gateway that works on it. Three are packed JSON: the response, the items

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import Connection, Table, delete, event, func, insert, select
+from sqlalchemy import Connection, LargeBinary, Table, delete, event, func, insert, select
 from sqlalchemy.exc import SQLAlchemyError, StatementError
 
 from gateway.access.database import Place, bring_up_to_date, known_version, place_of
@@ -23,8 +23,9 @@ from gateway.secret import Secret
 
 #: Is told a table, how many of its rows have been copied, and how many there are.
 Progress = Callable[[str, int, int], None]
-#: How many rows are read and written at once.
+#: How many rows are read and written at once, and of tables that may have long ones.
 _BATCH: Final = 1000
+_FEW: Final = 16
 #: Seconds that a statement may take, or wait for another program.
 _PATIENCE: Final = 60.0
 
@@ -130,7 +131,8 @@ def _counts(connection: Connection) -> dict[str, int]:
 
 def _copied(table: Table, reading: Connection, writing: Connection) -> Iterator[int]:
     """Copy the rows of a table; yield how many have been, again and again."""
-    query = select(table).execution_options(yield_per=_BATCH)
+    long = any(isinstance(column.type, LargeBinary) for column in table.c)
+    query = select(table).execution_options(yield_per=_FEW if long else _BATCH)
     done = 0
     for rows in reading.execute(query).mappings().partitions():
         batch: list[dict[str, Any]] = [{**row} for row in rows]

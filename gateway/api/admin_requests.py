@@ -50,7 +50,7 @@ PLACE: Final = "({})".format("|".join(_PLACES))
 CSV_COLUMNS: Final = tuple(
     "id started ended key name model personality method route streamed client status code seconds "
     "queue load prefill generation prompt_tokens cached_tokens cached_from completion_tokens "
-    "tokens_per_second".split()
+    "tokens_per_second slot task".split()
 )
 _FILE: Final = "requests.csv"
 
@@ -187,7 +187,7 @@ class RequestHandlers:
             and (wanted.model is None or one.model == wanted.model)
         ]
         return {
-            "under_way": [_going(one, self._scheduler) for one in every_one[:_UNDER_WAY]],
+            "under_way": [self._going(one) for one in every_one[:_UNDER_WAY]],
             "not_shown": max(len(every_one) - _UNDER_WAY, 0),
         }
 
@@ -220,7 +220,14 @@ class RequestHandlers:
             "cached_from": one.cached_from,
             "completion_tokens": one.completion_tokens,
             "tokens_per_second": one.tokens_per_second,
+            "slot": one.slot,
+            "task": one.task,
         }
+
+    def _going(self, one: UnderWay) -> dict[str, Any]:
+        """Return a request that is under way, in the shape of those that have ended."""
+        slot, task = self._accounting.log.tasks(one.id) or (None, None)
+        return {**_so_far(one, self._scheduler), "slot": slot, "task": task}
 
 
 # --- what comes in ---------------------------------------------------------------------------
@@ -286,8 +293,7 @@ def _places(request: web.Request) -> frozenset[CachedFrom | None] | None:
 # --- what goes out ---------------------------------------------------------------------------
 
 
-def _going(one: UnderWay, scheduler: Scheduler) -> dict[str, Any]:
-    """Return a request that is under way, in the shape of those that have ended."""
+def _so_far(one: UnderWay, scheduler: Scheduler) -> dict[str, Any]:
     stage, percent, position = _stage(one, scheduler)
     writing = one.seconds - one.began if one.began is not None else 0.0
     return {

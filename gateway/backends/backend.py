@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from gateway.backends import process
 from gateway.backends.counts import ModelCounts
 from gateway.backends.flights import Flights
+from gateway.backends.log_requests import Tasks, no_tasks
 from gateway.backends.logring import LogRing
 from gateway.backends.slot_looks import SlotLooks
 from gateway.backends.watchdog import PATIENCE, Patience
@@ -99,6 +100,8 @@ class Environment:
     slot_saves: SlotSaves | None = None
     #: Whether llama-servers of our own keep metrics.
     metrics: bool = False
+    #: Which task at its llama-server each of the last requests was.
+    tasks: Tasks = field(default_factory=no_tasks)
     #: What has become of models.
     counts: ModelCounts = field(default_factory=ModelCounts)
     #: Variables with keys, which no child gets. The set only grows, even when models.json names

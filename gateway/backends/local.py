@@ -215,7 +215,7 @@ class LocalBackend(Backend):
         self.accused = []
         self.starts += 1
         self.log.append(f"--- start {self.starts} of {self.spec.name} ---")
-        self.log.mark = LogRequests(self.spec.name, self.flights).mark
+        self.log.mark = LogRequests(self.spec.name, self.flights, self._env.tasks).mark
         if any("sleep" in name.lower() for name in (*self.spec.extra_args, *self.spec.env)):
             self.log.listen(self._look_for_sleep)
         run = self._run = ServerRun(

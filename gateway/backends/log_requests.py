@@ -14,6 +14,7 @@ from typing import Final
 
 from gateway import logs
 from gateway.backends.flights import Flights
+from gateway.bounded_cache import BoundedCache
 
 _log = logging.getLogger(__name__)
 
@@ -26,14 +27,27 @@ _LAUNCHED: Final = re.compile(r"launch_slot_: id +(\d+) \| task (\d+) \| ")
 _CHILD: Final = "is_child = 1"
 #: The tasks that are remembered, of which the last line may be still to come.
 _KEPT: Final = 1024
+#: The requests whose tasks are: records are written when two thousand of them wait.
+_NOTED: Final = 4096
+#: The id of a request -> its slot, and its last task there.
+Tasks = BoundedCache[str, tuple[int, int]]
+
+
+def no_tasks() -> Tasks:
+    """Return a place for the tasks of the last requests, all that may wait to be recorded."""
+    return BoundedCache(_NOTED)
 
 
 class LogRequests:
-    """The requests of one run of llama-server for ``model``, which are among ``flights``."""
+    """The requests of one run of llama-server for ``model``, which are among ``flights``.
 
-    def __init__(self, model: str, flights: Flights) -> None:
+    Their tasks are noted in ``tasks``, too.
+    """
+
+    def __init__(self, model: str, flights: Flights, tasks: Tasks) -> None:
         self._model = model
         self._flights = flights
+        self._tasks = tasks
         self._of: dict[str, str] = {}  # task -> id of its request
 
     def mark(self, line: str) -> str:
@@ -54,6 +68,7 @@ class LogRequests:
         while len(self._of) >= _KEPT:
             del self._of[next(iter(self._of))]
         self._of[task] = request = flight.request
+        self._tasks[request] = slot, int(task)
         # Text for people would be twice as long with it.
         level = logging.DEBUG if logs.request_ids is None else logging.INFO
         if _log.isEnabledFor(level):

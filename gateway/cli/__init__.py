@@ -7,6 +7,7 @@ the arguments.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
 import gc
 import importlib
@@ -87,6 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = parser.parse_args(arguments, start)
     finally:
         gc.enable()
+    _take_variables(args)
     try:
         code: int = args.run(args)
         sys.stdout.flush()
@@ -115,6 +117,21 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"error: {clean(str(problem), lines=True)}", file=sys.stderr)
         return 1
     return code
+
+
+def _take_variables(args: argparse.Namespace) -> None:
+    """Set the variables of the service whose configuration a command uses, as systemd does for it.
+
+    Secrets are there, and any setting may be (``store.url``): without them a command would work on
+    another database than the service. What is set already stays.
+    """
+    from gateway.config.environment import variables_in
+    from gateway.config.places import find_config, service_variables
+
+    if hasattr(args, "config") and (file := service_variables(find_config(args.config))):
+        with contextlib.suppress(OSError, ValueError):  # there is none, or it is root's alone
+            for name, value in variables_in(file.read_text(encoding="utf-8")).items():
+                os.environ.setdefault(name, value)
 
 
 def parser_for(command: str | None) -> Parser:

@@ -1,4 +1,4 @@
-"""``LLM_GATEWAY_*`` variables as settings."""
+"""``LLM_GATEWAY_*`` variables as settings, and a service's file of variables."""
 
 from __future__ import annotations
 
@@ -46,3 +46,18 @@ def from_environment(environ: Mapping[str, str]) -> tuple[dict[str, Any], list[P
         if isinstance(target, dict):
             target[last] = value
     return data, problems
+
+
+def variables_in(text: str) -> dict[str, str]:
+    """Return the variables in ``text`` as ``EnvironmentFile=`` reads them (systemd.exec(5)).
+
+    A value may stand in quotes; continued lines are not understood.
+    """
+    found = {}
+    for line in map(str.strip, text.splitlines()):
+        name, equals, value = line.partition("=")
+        if equals and not line.startswith(("#", ";")):
+            value = value.strip()
+            quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "\"'"
+            found[name.strip()] = value[1:-1] if quoted else value
+    return found

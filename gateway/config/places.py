@@ -14,13 +14,23 @@ def find_config(explicit: str | os.PathLike[str] | None = None) -> Path | None:
     """Return the configuration to use: the one asked for, else the first of the usual places."""
     if explicit is not None:
         return Path(explicit)
-    config_home = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
-    places = (
-        Path("conf/gateway.yaml"),
-        config_home / "llm-gateway/gateway.yaml",
-        SYSTEM,
-    )
+    places = (Path("conf/gateway.yaml"), *_of_services())
     return next((place for place in places if place.is_file()), None)
+
+
+def service_variables(config: Path | None) -> Path | None:
+    """Return the file of variables that systemd gives to the service whose configuration that is;
+    ``None``: it is no service's.
+    """
+    if config is None or config.absolute() not in _of_services():
+        return None
+    return config.with_name("environment")
+
+
+def _of_services() -> tuple[Path, Path]:
+    """Return where a user's own service has its configuration, and the machine's."""
+    config_home = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    return config_home / "llm-gateway/gateway.yaml", SYSTEM
 
 
 def skeleton(name: str) -> Path:

@@ -103,9 +103,9 @@ class Connections:
         return len(self._answers)
 
     @property
-    def expect_heads(self) -> bool:
-        """Whether the head of a request is expected, or arriving, on some connection."""
-        return bool(self._heads)
+    def expected_heads(self) -> int:
+        """The number of connections on which the head of a request is expected, or arriving."""
+        return len(self._heads)
 
     @property
     def is_idle(self) -> bool:

@@ -263,10 +263,12 @@ class Listeners:
             self._tls_port.stop()
 
     @property
-    def expect_requests(self) -> bool:
-        """Whether the first request of some connection, or its TLS handshake, is on its way."""
-        handshakes = self._tls_port is not None and self._tls_port.handshakes > 0
-        return handshakes or self.connections.expect_heads
+    def expected(self) -> tuple[int, int]:
+        """The numbers of connections whose TLS handshake, and whose first request, is on its
+        way.
+        """
+        handshakes = self._tls_port.handshakes if self._tls_port is not None else 0
+        return handshakes, self.connections.expected_heads
 
     async def reload_certificate(self) -> None:
         """Take the certificate from its files again; a broken one changes nothing."""

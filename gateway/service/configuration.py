@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from gateway.config.environment import variables_in
 from gateway.config.load import load_settings
 from gateway.config.places import skeleton
 from gateway.config.settings import Settings
@@ -137,18 +138,3 @@ def _group(number: int) -> str | None:
         return grp.getgrgid(number).gr_name
     except KeyError:
         return None
-
-
-def variables_in(text: str) -> dict[str, str]:
-    """Return the variables in ``text`` as ``EnvironmentFile=`` reads them (systemd.exec(5)).
-
-    A value may stand in quotes; continued lines are not understood.
-    """
-    found = {}
-    for line in map(str.strip, text.splitlines()):
-        name, equals, value = line.partition("=")
-        if equals and not line.startswith(("#", ";")):
-            value = value.strip()
-            quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "\"'"
-            found[name.strip()] = value[1:-1] if quoted else value
-    return found

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from gateway.backends.flights import Flights
-from gateway.backends.log_requests import LogRequests
+from gateway.backends.log_requests import LogRequests, no_tasks
 from tests.harness import MakeGateway
 
 
@@ -24,7 +24,7 @@ def timing(slot: int, task: int) -> str:
 
 def marks(flights: Flights, *lines: str) -> list[str]:
     """The id that is told with each of the lines; ``-``: none."""
-    mark = LogRequests("m", flights).mark
+    mark = LogRequests("m", flights, no_tasks()).mark
     return [(mark(line).removeprefix(line) or "-").removeprefix(" | request ") for line in lines]
 
 
@@ -38,7 +38,7 @@ def test_request_that_names_its_slot_is_told_with_all_lines_of_its_task() -> Non
 
 def test_line_that_comes_after_the_next_request_is_about_the_one_before() -> None:
     flights = Flights()
-    mark = LogRequests("m", flights).mark
+    mark = LogRequests("m", flights, no_tasks()).mark
     first = flights.begin("/completion", b"", 0, "req_a")
     mark(launched(0, 7))
     flights.end(first, complete=True)
@@ -80,7 +80,7 @@ def test_what_is_not_sure_is_not_told(
 
 def test_client_that_has_left_keeps_its_task_and_does_not_get_anothers() -> None:
     flights = Flights()
-    mark = LogRequests("m", flights).mark
+    mark = LogRequests("m", flights, no_tasks()).mark
     left = flights.begin("/v1/messages", b"", None, "req_a")
     flights.end(left, complete=False)
     flights.begin("/v1/messages", b"", None, "req_b")
@@ -116,6 +116,7 @@ async def test_lines_of_two_slots_at_work_at_once_each_tell_their_request(
                     await answer.read()
                     requests[tokens] = answer.headers["X-Request-Id"]
             _, told = await running.json("GET", "/admin/models/m/log?follow=false")
+            _, shown = await running.json("GET", "/admin/requests")
 
     lines = [line.rpartition(" | request ") for line in told["lines"] if "| task " in line]
     assert [told for line, _, told in lines if "launch_slot_" in line] == [*requests.values()]
@@ -124,10 +125,13 @@ async def test_lines_of_two_slots_at_work_at_once_each_tell_their_request(
             told for line, _, told in lines if "   eval time" in line and f"/ {tokens:5} t" in line
         ]
         assert counted == [requests[tokens]]
-    slots = {
-        record.request_id: record.fields["slot"]  # type: ignore[attr-defined]
+    tasks = {
+        record.request_id: (record.fields["slot"], record.fields["task"])  # type: ignore[attr-defined]
         for record in caplog.records
         if record.name == "gateway.backends.log_requests"
     }
-    assert {*slots} == {*requests.values()}
+    assert {*tasks} == {*requests.values()}
+    slots = {request: slot for request, (slot, _) in tasks.items()}
     assert slots[requests[23]] == slots[requests[29]] != slots[requests[30_000]]
+    listed = [*shown["under_way"], *shown["ended"]]
+    assert {one["id"]: (one["slot"], one["task"]) for one in listed} == tasks

@@ -142,6 +142,31 @@ async def test_running_stream_ends_before_the_gateway_does(
     await stopped
 
 
+@pytest.mark.slow
+async def test_requests_that_come_one_by_one_after_the_end_began_are_answered(
+    serve: Serve, tmp_path: Path, listening: Callable[..., socket.socket]
+) -> None:
+    """As on a machine that is so busy that handshakes and requests of many clients take long."""
+    config = project(tmp_path / "p", {"m": fake_model(tmp_path)}, llama_server=str(FAKE))
+    there = listening()
+    served = serve("--config", str(config), sockets=[("http", there)])
+    key = await asyncio.to_thread(lambda: (served.url, served.key)[1])
+    waiting = [await asyncio.open_connection(*there.getsockname()) for _ in range(3)]
+    async with served.async_client() as client:  # so that the others have been accepted
+        await client.models.list()
+    stopped = spawn(ended(served), name="stop the gateway")
+    await asyncio.to_thread(served.wait_for, r"(shutting down)", served.log)
+    for reader, writer in waiting[:2]:
+        await asyncio.sleep(1.4)  # the gateway gives up after two seconds without one
+        head = f"GET /v1/models HTTP/1.1\r\nHost: localhost\r\nX-Api-Key: {key}\r\n\r\n"
+        writer.write(head.encode())
+        assert (await reader.readline()).startswith(b"HTTP/1.1 200 ")
+    await stopped
+    assert await waiting[2][0].read() == b""  # it never asked, and kept nobody waiting
+    for _, writer in waiting:
+        writer.close()
+
+
 def test_control_socket_that_is_handed_over_is_the_owners(
     serve: Serve, tmp_path: Path, listening: Callable[..., socket.socket]
 ) -> None:

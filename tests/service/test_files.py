@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from gateway.config.environment import variables_in
 from gateway.config.places import skeleton
 from gateway.service import host, linked, managed, release, units
-from gateway.service.configuration import Configuration, variables_in
+from gateway.service.configuration import Configuration
 from gateway.service.database_before import DatabaseBefore
 from gateway.service.managed import Written
 from gateway.service.places import SYSTEM, UNIT, Places, of_user

@@ -53,7 +53,7 @@ def ran(seq: int, name: str) -> tuple[Any, ...]:
     """The fields of a request that ended."""
     # fmt: off
     return (seq, name, "k_1", "m", None, "POST", "/v1/x", True, 200, None, "::1", 2.5, 0.5, 0.0,
-            0.5, 1.5, 10, 4, 2**40, 3.5, "disk")
+            0.5, 1.5, 10, 4, 2**40, 3.5, "disk", 1, 2**40)
     # fmt: on
 
 

@@ -44,6 +44,8 @@ def usual(seq: int, route: str = "/v1/chat/completions") -> tuple[Any, ...]:
         completion_tokens=567,
         tokens_per_second=45.678901,
         cached_from="slot",
+        slot=3,
+        task=123_456,
     )
 
 
