@@ -11,7 +11,7 @@ from gateway.backup import BackupError, alone, give_to_owner_of, snapshot
 from gateway.cli.keys_here import settings_of
 from gateway.cli.options import add_config
 from gateway.cli.parser import explain
-from gateway.cli.terminal import moves
+from gateway.cli.terminal import moves, say
 from gateway.errors import BadRequest
 from gateway.plurals import counted
 from gateway.private_files import make_folder
@@ -71,12 +71,9 @@ def run(args: argparse.Namespace) -> int:
     for table, count in counts.items():
         print(f"copied  {counted(count, 'row')} of {table}")
     if args.back:
-        print(f"a gateway without store.url uses {settings.database}", file=sys.stderr)
+        say(f"a gateway without store.url uses {settings.database}")
     else:
-        print(
-            f"{settings.database} is left as it is; a gateway with store.url doesn't look at it",
-            file=sys.stderr,
-        )
+        say(f"{settings.database} is left as it is; a gateway with store.url doesn't look at it")
     return 0
 
 
