@@ -215,7 +215,8 @@ def _responses(settings: Settings) -> KeptResponses:
     return KeptResponses(
         max_age=kept.max_age,
         max_size=kept.max_size,
-        name=f"{socket.gethostname()}:{settings.data_dir}",
+        # A file of SQLite has one gateway, whose host's name may be another after each start.
+        name=f"{socket.gethostname()}:{settings.data_dir}" if settings.store.url else "this",
         streams=KeptStreams(keep=keep, max_size=streams.max_size),
     )
 

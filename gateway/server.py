@@ -125,7 +125,7 @@ class Gateway:
         #: The other gateways on the same database.
         self.peers: Peers | None = None
         self._conversations: Conversations | None = None
-        self._responses: KeptResponses | None = None
+        self.responses: KeptResponses | None = None
         self._background: list[asyncio.Task[None]] = []
         self.gate: KeyGate
         self.accounting: Accounting
@@ -178,7 +178,7 @@ class Gateway:
             )
             self.listeners, self.body_memory = parts.listeners, parts.body_memory
             self.connections = parts.listeners.connections
-            self._conversations, self._responses = parts.conversations, parts.responses
+            self._conversations, self.responses = parts.conversations, parts.responses
             if parts.conversations is not None:
                 stack.push_async_callback(parts.conversations.close)
             stack.push_async_callback(self.scheduler.close)
@@ -212,9 +212,9 @@ class Gateway:
         if self._conversations is not None:
             await self._conversations.open()
             self._conversations.keep_texts(texts_of(self.library.catalog))
-        if self._responses is not None:
-            await self._responses.open(store)
-        _forget_with_keys(self._conversations, self._responses, self.gate, ring)
+        if self.responses is not None:
+            await self.responses.open(store)
+        _forget_with_keys(self._conversations, self.responses, self.gate, ring)
         self.gate.open(ring)
         self.lifecycle.ready = True
         _preload(self.scheduler, self.library.catalog)
@@ -277,8 +277,8 @@ class Gateway:
     async def _close_keys(self) -> None:
         if self.ring is not None:
             try:
-                if self._responses is not None:
-                    await self._responses.close()
+                if self.responses is not None:
+                    await self.responses.close()
                 await self.accounting.close()
                 if self.peers is not None:
                     await self.peers.close()

@@ -23,29 +23,32 @@ class ResponseStore:
         self._read, self._write = database.read, database.write
 
     async def put_response(
-        self, make: Callable[[], tuple[StoredResponse, list[StoredItem]]]
+        self, make: Callable[[], tuple[StoredResponse, list[StoredItem]]], *, again: bool = False
     ) -> None:
         """Keep what ``make`` returns, off the event loop: a response, and what it adds to its
-        conversation.
+        conversation. ``again``: unless it was kept before, and was deleted.
         """
-        await self._write(lambda connection: stored_responses.put(connection, *make()))
+        await self._write(lambda connection: stored_responses.put(connection, *make(), again=again))
 
     async def response_of(self, id: str, key_id: str) -> StoredResponse | None:
         """Return the response ``id`` of a key, if it has one."""
         return await self._read(lambda connection: stored_responses.find(connection, id, key_id))
 
-    async def chain_of(self, id: str, key_id: str, most: int) -> list[StoredResponse]:
+    async def chain_of(self, id: str, key_id: str, most: int, size: int) -> list[StoredResponse]:
         """Return a response, and those that it goes on with, the first one first; at most so many,
-        and without their events. The first has a ``previous_id`` if that is missing.
+        of hardly more bytes, and without their events. The first has a ``previous_id`` if that is
+        missing.
         """
         return await self._read(
-            lambda connection: stored_responses.chain(connection, id, key_id, most)
+            lambda connection: stored_responses.chain(connection, id, key_id, most, size)
         )
 
-    async def use_responses(self, ids: Sequence[str], conversation_id: str | None = None) -> None:
-        """Note that somebody goes on with them now."""
+    async def use_responses(
+        self, ids: Sequence[str], conversation_id: str | None, before: int
+    ) -> None:
+        """Note that somebody goes on with them now, as far as nobody did since ``before``."""
         await self._write(
-            lambda connection: stored_responses.touch(connection, ids, conversation_id)
+            lambda connection: stored_responses.touch(connection, ids, conversation_id, before)
         )
 
     async def delete_response(self, id: str, key_id: str) -> bool:

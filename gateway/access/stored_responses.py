@@ -20,6 +20,7 @@ DELETED_AT_ONCE: Final = 200
 #: How many are named in one statement.
 _AT_ONCE: Final = 500
 _MICRO: Final = 1e6
+_DAY: Final = int(86_400 * _MICRO)
 #: What a row takes besides what is packed.
 _ROW: Final = 400
 
@@ -57,11 +58,19 @@ def now() -> int:
     return int(time.time() * _MICRO)
 
 
-def put(connection: Connection, kept: StoredResponse, items: Iterable[StoredItem] = ()) -> None:
+def put(
+    connection: Connection,
+    kept: StoredResponse,
+    items: Iterable[StoredItem] = (),
+    *,
+    again: bool = False,
+) -> None:
     """Keep a response in place of what was kept of it, and add ``items`` to its conversation, if
-    that is still there.
+    that is still there. ``again``: not if it was deleted since it was kept, by another gateway.
     """
-    connection.execute(delete(responses).where(responses.c.id == kept.id))
+    there = connection.execute(delete(responses).where(responses.c.id == kept.id)).rowcount
+    if again and not there:
+        return
     row = {**kept._asdict(), "used": now(), "bytes": kept.size}
     connection.execute(insert(responses), [row])
     if kept.conversation_id is not None:
@@ -85,28 +94,38 @@ def _one(connection: Connection, where: ColumnElement[bool]) -> StoredResponse |
 _COLUMNS: Final[Select[Any]] = select(*(responses.c[name] for name in StoredResponse._fields))
 
 
-def chain(connection: Connection, id: str, key_id: str, most: int) -> list[StoredResponse]:
+def chain(
+    connection: Connection, id: str, key_id: str, most: int, size: int
+) -> list[StoredResponse]:
     """Return the response ``id`` and those that it goes on with, the first one first, without their
-    events; at most ``most``. The first has a ``previous_id`` if that is missing.
+    events; at most ``most``, and no more behind ``size`` bytes. The first has a ``previous_id`` if
+    that is missing.
     """
     found: list[StoredResponse] = []
     seen: set[str] = set()
     columns = [responses.c[name] for name in StoredResponse._fields if name != "events"]
     wanted: str | None = id
-    while wanted is not None and wanted not in seen and len(found) < most:
+    while wanted is not None and wanted not in seen and len(found) < most and size >= 0:
         seen.add(wanted)
         row = connection.execute(select(*columns).where(_of(wanted, key_id))).first()
         if row is None:
             break
         found.append(StoredResponse(*row))
+        size -= found[-1].size
         wanted = found[-1].previous_id
     return found[::-1]
 
 
-def touch(connection: Connection, ids: Sequence[str], conversation_id: str | None) -> None:
-    """Note that somebody goes on with these: they are kept as long as that."""
+def touch(
+    connection: Connection, ids: Sequence[str], conversation_id: str | None, before: int
+) -> None:
+    """Note that somebody goes on with these: they are kept as long as that.
+
+    Those that were used since ``before`` stay as they are: SQLite writes whole rows, with all that
+    was said, and each turn of a conversation uses all of them.
+    """
     for start in range(0, len(ids), _AT_ONCE):
-        some = responses.c.id.in_(ids[start : start + _AT_ONCE])
+        some = responses.c.id.in_(ids[start : start + _AT_ONCE]) & (responses.c.used < before)
         connection.execute(update(responses).where(some).values(used=now()))
     if conversation_id is not None:
         this = conversations.c.id == conversation_id
@@ -187,15 +206,16 @@ def prune(connection: Connection, before: int, size: int) -> bool:
             connection.execute(delete(responses).where(responses.c.id == id))
         else:
             _delete_conversations(connection, conversations.c.id == id)
-    return len(goes) >= DELETED_AT_ONCE
+    return bool(goes)
 
 
 def _old(connection: Connection, before: int) -> list[tuple[Any, str]]:
     found: list[tuple[Any, str]] = []
     for table in (responses, conversations):
         query = select(table.c.id).where(table.c.used < before).limit(DELETED_AT_ONCE)
-        if table is responses:
-            query = query.where(responses.c.running.is_(None))
+        if table is responses:  # of a gateway that never came back, they go later
+            columns = responses.c
+            query = query.where(columns.running.is_(None) | (columns.used < before - _DAY))
         found += [(table, id) for id in connection.execute(query).scalars()]
     return found[:DELETED_AT_ONCE]
 

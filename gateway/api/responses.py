@@ -32,6 +32,7 @@ from gateway.proxy.outgoing import EVENTS
 from gateway.quantities import whole_number
 from gateway.responses.asked import JsonObject, asked_of, sent_on
 from gateway.responses.kept import KeptResponses
+from gateway.responses.packing import too_long
 from gateway.responses.work import Work
 from gateway.scope import Scope
 from gateway.streams.lasting import answer_lasting
@@ -80,10 +81,16 @@ class RememberingRoute:
         if not asked.remembers:
             return await self._route.answer(request, context, raw)
         key_id = context.principal.key_id
-        before = await self._kept.before(asked, key_id)
-        work = Work(key_id, asked, body)
+        limit = context.services.limits.max_body
+        before = await self._kept.before(asked, key_id, limit)
+        work = Work(key_id, asked, body, len(raw))
         sent = await _serialised(sent_on(body, before, work.items), len(before))
-        call = await self._route.ready(request, context, sent, request.query.get("model"))
+        if len(sent) > limit and before:
+            raise too_long()
+        try:
+            call = await self._route.ready(request, context, sent, request.query.get("model"))
+        except NotJson as error:  # all of it together is more than one request may have
+            raise no_json(request.headers, error) from None
         del raw, sent, before, body
         work.response["model"] = call.model
         if call.stream:
@@ -94,10 +101,10 @@ class RememberingRoute:
             )
         else:
             call.rewrite = work.rewritten
-        self._kept.begin(work)
         if asked.background:
             return await self._in_background(request, context, call, work)
         recorded = _Start(self._kept, work, request.start_response, call, request)
+        self._kept.begin(work)
         answer = partial(self._answered, recorded, request, context, call, work)
         if recorded.lasts:
             lifecycle = context.services.lifecycle
@@ -127,37 +134,43 @@ class RememberingRoute:
         self, request: Request, context: RequestContext, call: Call, work: Work
     ) -> Answer:
         """Begin the work, and answer at once: with the response as it is, or its stream."""
-        # What its key is charged, and the place that it takes, end with the work.
+        # What its key is charged, and the places that it takes, end with the work.
         own = copy.copy(context)
-        context.grant = None
-        await self._kept.announce(work)
+        context.grant = context.place = None
         recorded = _Start(self._kept, work, to_nobody, call, None)
         lifecycle = context.services.lifecycle
+        announced = spawn(self._kept.announce(work), name="note a response in the background")
 
         async def run() -> None:
             status = 500
             try:
+                await asyncio.shield(announced)
                 status = (await relayed(recorded, request, own, call, None)).status
-                if not work.complete:
-                    work.fail(_untold(call))
             except GatewayError as error:
                 status = error.status
                 work.fail(own.tell(error))
             finally:
+                if not work.complete:
+                    work.fail(_untold(call))
                 recorded.end()
                 self._kept.finish(work)
                 lifecycle.leave()
                 if own.grant is not None:
                     own.grant.answered(status)
+                if own.place is not None:
+                    own.place.give_back()
 
+        self._kept.begin(work)
         lifecycle.enter()
         self._kept.in_background(spawn(run(), name="answer in the background"))
         if call.stream is not True:
+            await asyncio.shield(announced)
             return _json(work.response)
         await work.started.wait()
         if work.recording is None:
-            return _json(work.response)
-        return await read_again(request, context, self._kept.streams, work.recording, 0)
+            raise work.error or _untold(call)
+        streams = self._kept.streams
+        return await read_again(request, context, streams, work.recording, 0, counted=False)
 
 
 class ResponseHandlers:
@@ -213,7 +226,8 @@ class ResponseHandlers:
         key_id = request[CONTEXT].principal.key_id
         page = Page.of(request)
         found = await self._kept.find(request.match_info["response_id"], key_id)
-        return _json(page.cut(await self._kept.inputs(found, key_id)))
+        limit = request[CONTEXT].services.limits.max_body
+        return _json(page.cut(await self._kept.inputs(found, key_id, limit)))
 
     async def cancel(self, request: web.Request) -> Answer:
         """POST /v1/responses/ID/cancel: end the work on a response in the background."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Final
 
 from aiohttp import web
@@ -82,12 +83,14 @@ async def read_again(
     kept: KeptStreams,
     recording: Recording,
     after: int,
+    *,
+    counted: bool = True,
 ) -> StartedResponse:
     """Answer ``request`` with the events of ``recording`` behind the event number ``after``, and
-    those to come.
+    those to come. ``counted``: as one more request of its key at once.
     """
     reader = Reader(recording, after)
-    with counted_stream(context):
+    with counted_stream(context) if counted else contextlib.nullcontext():
         ending = context.services.standing.hold(context)
         kept.join(recording)
         try:

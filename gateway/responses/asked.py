@@ -152,7 +152,7 @@ def _listed(item: JsonObject, place: int, owner: str) -> JsonObject:
         if isinstance(content, str):
             part = "output_text" if item.get("role") == "assistant" else "input_text"
             item["content"] = [{"type": part, "text": content}]
-    if not isinstance(item.get("id"), str):
+    if not (isinstance(id := item.get("id"), str) and _ID.fullmatch(id)):
         digest = hashlib.sha256(f"{owner} {place}".encode()).hexdigest()[:40]
         item["id"] = f"{'msg' if kind == 'message' else 'item'}_{digest}"
     return item

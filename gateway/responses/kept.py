@@ -7,20 +7,22 @@ memory and it is tried again; what is too much to wait for that is lost, counted
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
 
 from gateway.errors import BadRequest, GatewayError, NotFound, ShuttingDown, Unavailable
 from gateway.responses.asked import Asked, JsonObject, listed
-from gateway.responses.packing import pack, pack_events, unpack, unpack_events
-from gateway.responses.work import Work
+from gateway.responses.found import Found, found_in, not_found, unfinished
+from gateway.responses.packing import pack, unpack, unpack_all
+from gateway.responses.work import Work, said
 from gateway.streams.kept import KeptStreams
 from gateway.tasks import cancel_and_wait, spawn, spawn_lasting
 
 if TYPE_CHECKING:  # SQLAlchemy comes with it: see gateway.access.store
     from gateway.access.store import Store
-    from gateway.access.stored_responses import StoredItem, StoredResponse
 
 #: How many responses may be one conversation.
 _LONGEST: Final = 2000
@@ -29,18 +31,16 @@ _PRUNE: Final = 600.0
 #: Seconds until a failed write is tried again, and how many may wait for it.
 _AGAIN: Final = 5.0
 _MOST_UNWRITTEN: Final = 200
+_MOST_BYTES: Final = 128 * 2**20
+#: Seconds that an answer waits until it is written that its response was begun.
+_PATIENCE: Final = 1.0
+#: Seconds, and the share of ``max_age``, within which a second use is not noted.
+_RECENT: Final = 3600.0
+_RECENT_SHARE: Final = 0.1
+#: What is removed early: as soon as this share of ``max_size`` was written.
+_WRITTEN_SHARE: Final = 1 / 16
 _MICRO: Final = 1e6
 _log = logging.getLogger(__name__)
-
-
-class Found(NamedTuple):
-    """A kept response: itself, what it was asked, its events, and the work on it."""
-
-    response: JsonObject
-    items: list[JsonObject]
-    previous: str | None
-    events: bytes | None
-    work: Work | None
 
 
 class KeptResponses:
@@ -59,6 +59,8 @@ class KeptResponses:
         self._works: dict[str, Work] = {}  # under way, or not written yet
         self._unwritten: dict[str, Work] = {}
         self._some = asyncio.Event()
+        self._written = 0  # bytes since what is too much was removed
+        self._much = asyncio.Event()
         self._writing = asyncio.Lock()
         self._background: list[asyncio.Task[None]] = []
         self._tasks: set[asyncio.Task[None]] = set()
@@ -100,16 +102,18 @@ class KeptResponses:
 
     # --- for each request ------------------------------------------------------------------
 
-    async def before(self, asked: Asked, key_id: str) -> list[JsonObject]:
+    async def before(self, asked: Asked, key_id: str, most: int) -> list[JsonObject]:
         """Return the items that come before the input of a request of a key: of the responses, or
-        of the conversation, that it goes on with.
+        of the conversation, that it goes on with. Those in the store may have ``most`` bytes.
 
-        Raises :class:`BadRequest` and :class:`NotFound` for what there isn't.
+        Raises :class:`BadRequest` and :class:`NotFound` for what there isn't, and
+        :class:`PayloadTooLarge`.
         """
         if asked.previous is not None:
-            return await self._items_of_chain(asked.previous, key_id, "previous_response_id")
+            param = "previous_response_id"
+            return await self._items_of_chain(asked.previous, key_id, param, most)
         if asked.conversation is not None:
-            items = await self.items_in(asked.conversation, key_id)
+            items = await self.items_in(asked.conversation, key_id, most)
             if items is None:
                 raise NotFound(
                     f"this key has no conversation {asked.conversation!r}",
@@ -120,20 +124,21 @@ class KeptResponses:
             return items
         return []
 
-    async def items_in(self, conversation: str, key_id: str) -> list[JsonObject] | None:
+    async def items_in(
+        self, conversation: str, key_id: str, most: int | None = None
+    ) -> list[JsonObject] | None:
         """Return what was said in a conversation of a key, the first first, if it has that; with
-        what isn't written yet.
+        what isn't written yet. Raises :class:`PayloadTooLarge` for more than ``most`` bytes.
         """
         waiting = self._unwritten_in(conversation)
         kept = await self.store.items_of(conversation, key_id)
         if kept is None:
             return None
-        items: list[JsonObject] = await asyncio.to_thread(
-            lambda: [unpack(item.item) for item in kept]
-        )
+        items: list[JsonObject]
+        items = await asyncio.to_thread(unpack_all, [item.item for item in kept], most)
         written = {item.id for item in kept}
         for work in waiting:
-            items += [item for item in _said(work) if item["id"] not in written]
+            items += [item for item in said(work) if item["id"] not in written]
         return items
 
     async def settle(self, conversation: str) -> None:
@@ -145,21 +150,23 @@ class KeptResponses:
         works = self._unwritten.values()
         return [work for work in works if work.asked.conversation == conversation]
 
-    async def _items_of_chain(self, id: str, key_id: str, param: str) -> list[JsonObject]:
+    async def _items_of_chain(
+        self, id: str, key_id: str, param: str, most: int
+    ) -> list[JsonObject]:
         late: list[list[JsonObject]] = []
         wanted: str | None = id
         while wanted is not None and (work := self._own_work(wanted, key_id)) is not None:
             if not work.over:
-                raise BadRequest(
-                    f"the response {wanted!r} is still {work.response['status'].replace('_', ' ')}",
-                    param=param,
-                    code="response_not_finished",
-                )
+                raise unfinished(wanted, work.response["status"], param)
             late.append([*work.items, *work.response["output"]])
             wanted = work.asked.previous
         early: list[JsonObject] = []
         if wanted is not None:
-            chain = await self.store.chain_of(wanted, key_id, _LONGEST)
+            chain = await self.store.chain_of(wanted, key_id, _LONGEST, 2 * most)
+            if any(each.running is not None for each in chain):  # at another gateway
+                raise unfinished(id, "in progress", param)
+            packed = [part for each in chain for part in (each.input, each.response)]
+            unpacked = await asyncio.to_thread(unpack_all, packed, most)
             missing = wanted if not chain else chain[0].previous_id
             if missing is not None:
                 raise BadRequest(
@@ -169,8 +176,14 @@ class KeptResponses:
                     code="previous_response_not_found",
                 )
             self._note_use([each.id for each in chain], None)
-            early = await asyncio.to_thread(_items_of, chain)
+            for asked, response in zip(unpacked[::2], unpacked[1::2], strict=True):
+                early += [*asked, *response["output"]]
         return early + [item for items in reversed(late) for item in items]
+
+    @property
+    def under_way(self) -> int:
+        """How many are under way, or not written yet."""
+        return len(self._works)
 
     def begin(self, work: Work) -> None:
         """Let ``work`` be found from now on, until :meth:`finish`."""
@@ -184,7 +197,10 @@ class KeptResponses:
             self._works.pop(work.id, None)
             return
         self._unwritten[work.id] = work
-        while len(self._unwritten) > _MOST_UNWRITTEN:
+        while len(self._unwritten) > _MOST_UNWRITTEN or (
+            len(self._unwritten) > 1
+            and sum(each.size for each in self._unwritten.values()) > _MOST_BYTES
+        ):
             oldest = next(iter(self._unwritten))
             del self._unwritten[oldest]
             self._works.pop(oldest, None)
@@ -192,11 +208,24 @@ class KeptResponses:
         self._some.set()
 
     async def announce(self, work: Work) -> None:
-        """Keep ``work`` as it is now: whoever asks after a restart is told that it was begun."""
-        try:
-            await self.store.put_response(lambda: (self._stored(work, self._name), []))
-        except GatewayError as error:
-            self._warn(error)
+        """Keep ``work`` as it is now: whoever asks after a restart is told that it was begun.
+
+        A database that doesn't take it holds nobody up.
+        """
+        from gateway.responses.rows import row_of
+
+        store, begun = self.store, partial(row_of, work, self._name)
+
+        async def put() -> None:
+            try:
+                await store.put_response(lambda: (begun(), []))
+                work.announced = True
+            except GatewayError as error:
+                self._warn(error)
+
+        await asyncio.wait(
+            (self._spawn(put(), "note a response in the background"),), timeout=_PATIENCE
+        )
 
     def in_background(self, task: asyncio.Task[None]) -> None:
         """Let ``task`` work on a response until it is done, or the gateway ends."""
@@ -211,16 +240,19 @@ class KeptResponses:
             return Found(work.response, work.items, work.asked.previous, None, work)
         kept = await self.store.response_of(id, key_id)
         if kept is None:
-            raise _not_found(id)
-        return await asyncio.to_thread(_found, kept)
+            raise not_found(id)
+        return await asyncio.to_thread(found_in, kept)
 
-    async def inputs(self, found: Found, key_id: str) -> list[JsonObject]:
-        """Return all items that a response was asked with, as they are listed, the first first."""
+    async def inputs(self, found: Found, key_id: str, most: int) -> list[JsonObject]:
+        """Return all items that a response was asked with, as they are listed, the first first.
+
+        Raises what :meth:`before` does.
+        """
         items = found.items
         if found.previous is not None:
-            before = await self._items_of_chain(found.previous, key_id, "response_id")
+            before = await self._items_of_chain(found.previous, key_id, "response_id", most)
             items = [*before, *items]
-        return listed(items, str(found.response["id"]))
+        return await asyncio.to_thread(listed, items, str(found.response["id"]))
 
     async def delete(self, id: str, key_id: str) -> None:
         """Delete the response ``id`` of a key, and end the work on it. Raises :class:`NotFound`."""
@@ -232,7 +264,7 @@ class KeptResponses:
             self._unwritten.pop(id, None)
         there = await self.store.delete_response(id, key_id)
         if work is None and not there:
-            raise _not_found(id)
+            raise not_found(id)
 
     async def forget_others(self, known: Callable[[str], bool]) -> None:
         """Forget what is kept of keys that are not ``known`` any more."""
@@ -267,20 +299,24 @@ class KeptResponses:
         return self._store
 
     def _note_use(self, ids: list[str] | tuple[()], conversation: str | None) -> None:
-        store = self.store
+        from gateway.access.stored_responses import now
+
+        store, recent = self.store, min(_RECENT, self._max_age * _RECENT_SHARE)
+        before = now() - int(recent * _MICRO)
 
         async def note() -> None:
             try:
-                await store.use_responses(ids, conversation)
+                await store.use_responses(ids, conversation, before)
             except GatewayError as error:
                 self._warn(error)
 
         self._spawn(note(), "note the use of responses")
 
-    def _spawn(self, work: Any, name: str) -> None:
+    def _spawn(self, work: Any, name: str) -> asyncio.Task[None]:
         task = spawn(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     # --- writing ---------------------------------------------------------------------------
 
@@ -298,13 +334,21 @@ class KeptResponses:
             return await self._write_each(store)
 
     async def _write_each(self, store: Store) -> bool:
+        from gateway.responses.rows import rows_of
+
         for work in [*self._unwritten.values()]:
             try:
-                await store.put_response(lambda work=work: self._both(work))  # type: ignore[misc]
+                await store.put_response(
+                    partial(rows_of, work),
+                    again=work.announced,
+                )
             except GatewayError as error:
                 self._warn(error)
                 return False
             self._failing = False
+            self._written += work.size
+            if self._written > self._max_size * _WRITTEN_SHARE:
+                self._much.set()
             if work.deleted:  # while it was written
                 await store.delete_response(work.id, work.key_id)
             self._unwritten.pop(work.id, None)
@@ -316,32 +360,6 @@ class KeptResponses:
         if not self._failing:
             self._failing = True
             _log.warning("responses cannot be kept: %s", error.message)
-
-    def _both(self, work: Work) -> tuple[StoredResponse, list[StoredItem]]:
-        from gateway.access.stored_responses import StoredItem
-
-        items: list[StoredItem] = []
-        if work.asked.conversation is not None:
-            items = [StoredItem(item["id"], pack(item)) for item in _said(work)]
-        return self._stored(work, None), items
-
-    def _stored(self, work: Work, running: str | None) -> StoredResponse:
-        from gateway.access.stored_responses import StoredResponse
-
-        recording, events = work.recording, None
-        if running is None and recording is not None and not recording.lost:
-            events = pack_events(recording.pieces, chunked=recording.chunked)
-        return StoredResponse(
-            work.id,
-            work.key_id,
-            int(work.created * _MICRO),
-            work.asked.previous,
-            work.asked.conversation,
-            running,
-            pack(work.response),
-            pack(work.items),
-            events,
-        )
 
     async def _end_interrupted(self, store: Store) -> None:
         for kept in await store.responses_running_at(self._name):
@@ -358,33 +376,14 @@ class KeptResponses:
         from gateway.access.stored_responses import now
 
         while True:
+            self._written = 0
+            self._much.clear()
             before = now() - int(self._max_age * _MICRO)
             try:
                 await store.prune_responses(before, self._max_size)
             except GatewayError as error:
                 _log.warning("old responses are not removed: %s", error.message)
-            await asyncio.sleep(_PRUNE)
-
-
-def _said(work: Work) -> list[JsonObject]:
-    """Return what was asked and answered, as it is listed."""
-    return listed([*work.items, *work.response["output"]], work.id)
-
-
-def _items_of(chain: list[StoredResponse]) -> list[JsonObject]:
-    items: list[JsonObject] = []
-    for kept in chain:
-        items += unpack(kept.input)
-        items += unpack(kept.response)["output"]
-    return items
-
-
-def _found(kept: StoredResponse) -> Found:
-    events = None if kept.events is None else unpack_events(kept.events)
-    return Found(unpack(kept.response), unpack(kept.input), kept.previous_id, events, None)
-
-
-def _not_found(id: str) -> NotFound:
-    return NotFound(
-        f"this key has no response {id[:100]!r}", code="response_not_found", param="response_id"
-    )
+                await asyncio.sleep(_AGAIN)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_PRUNE):
+                    await self._much.wait()

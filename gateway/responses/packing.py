@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import orjson
 
+from gateway.errors import PayloadTooLarge
 from gateway.proxy.body import serialise
 
 #: Quick: an answer's events pack to a tenth with any level.
@@ -22,6 +23,27 @@ def pack(value: Any) -> bytes:
 def unpack(packed: bytes) -> Any:
     """Return the value that was packed."""
     return orjson.loads(zlib.decompress(packed))
+
+
+def too_long() -> PayloadTooLarge:
+    """Return the error for a conversation that is longer than a request may be."""
+    return PayloadTooLarge(
+        "all that came before is too long to go on with (limits.max_body): begin anew",
+        code="conversation_too_long",
+    )
+
+
+def unpack_all(packed: Sequence[bytes], most: int | None) -> list[Any]:
+    """Return the values that were packed. Raises :class:`PayloadTooLarge` for more than ``most``
+    bytes of JSON, if there is such a limit.
+    """
+    values: list[Any] = []
+    for each in packed:
+        unpacked = zlib.decompress(each)
+        if most is not None and (most := most - len(unpacked)) < 0:
+            raise too_long()
+        values.append(orjson.loads(unpacked))
+    return values
 
 
 def pack_events(pieces: Sequence[bytes], *, chunked: bool) -> bytes:

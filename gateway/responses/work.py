@@ -18,12 +18,13 @@ _ITEM_DONE: Final = "response.output_item.done"
 
 
 class Work:
-    """A response of the key ``key_id`` to ``body``."""
+    """A response of the key ``key_id`` to ``body``, which came in ``size`` bytes."""
 
-    def __init__(self, key_id: str, asked: Asked, body: JsonObject) -> None:
+    def __init__(self, key_id: str, asked: Asked, body: JsonObject, size: int = 0) -> None:
         self.id = f"resp_{secrets.token_hex(24)}"
         self.key_id = key_id
         self.asked = asked
+        self._asked_bytes = size
         #: The items of its own input. Those of a conversation have ids, and are sent with them, so
         #: that the prompt is the same when they come again.
         self.items = items_in(body)
@@ -52,6 +53,15 @@ class Work:
         self._end_work: EndWork | None = None
         #: Whether nothing more comes, and whether it was deleted.
         self.over = self.deleted = False
+        #: Whether the store has it since it was begun.
+        self.announced = False
+        #: Why no answer came.
+        self.error: GatewayError | None = None
+
+    @property
+    def size(self) -> int:
+        """About how many bytes of memory it takes."""
+        return self._asked_bytes + (0 if self.recording is None else self.recording.size)
 
     def note(self, kind: str, event: dict[str, Any]) -> None:
         """Note an event of its stream, and make the response in it the one that is kept."""
@@ -102,6 +112,7 @@ class Work:
 
     def fail(self, error: GatewayError) -> None:
         """Note that no answer comes."""
+        self.error = error
         if not self.complete:
             self.response["status"] = "failed"
             self.response["error"] = {"code": error.code, "message": error.public}
@@ -119,3 +130,8 @@ class Work:
         self.over = True
         self.started.set()
         self.ending.set()
+
+
+def said(work: Work) -> list[JsonObject]:
+    """Return what was asked and answered, as it is listed."""
+    return listed([*work.items, *work.response["output"]], work.id)

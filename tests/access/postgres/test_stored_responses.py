@@ -55,20 +55,23 @@ async def test_response_comes_back_as_it_went_in_and_is_replaced(store: Store) -
 
 async def test_chain_is_the_first_first_and_says_what_is_missing(store: Store) -> None:
     await put(store, response(1), response(2, 1), response(3, 2), response(4, 9), response(5, 5))
-    chain = await store.chain_of("resp_3", "k", 100)
+    chain = await store.chain_of("resp_3", "k", 100, 10**6)
     assert [each.id for each in chain] == ["resp_1", "resp_2", "resp_3"]
     assert chain[0].previous_id is None
     assert chain[0].events is None
-    assert [each.id for each in await store.chain_of("resp_3", "k", 2)] == ["resp_2", "resp_3"]
-    assert await store.chain_of("resp_3", "other", 100) == []
-    assert (await store.chain_of("resp_4", "k", 100))[0].previous_id == "resp_9"
-    assert len(await store.chain_of("resp_5", "k", 100)) == 1  # a circle ends
+    assert [each.id for each in await store.chain_of("resp_3", "k", 2, 10**6)] == [
+        "resp_2",
+        "resp_3",
+    ]
+    assert await store.chain_of("resp_3", "other", 100, 10**6) == []
+    assert (await store.chain_of("resp_4", "k", 100, 10**6))[0].previous_id == "resp_9"
+    assert len(await store.chain_of("resp_5", "k", 100, 10**6)) == 1  # a circle ends
 
 
 async def test_old_ones_go_but_not_what_is_gone_on_with_or_under_way(store: Store) -> None:
     await put(store, response(1), response(2, 1), response(3), response(4, running="box"))
     before = now()
-    await store.use_responses(["resp_1", "resp_2"])
+    await store.use_responses(["resp_1", "resp_2"], None, before)
     await store.prune_responses(before, 2**30)
     assert await left(store, 1, 2, 3, 4) == [1, 2, 4]
 
@@ -76,7 +79,7 @@ async def test_old_ones_go_but_not_what_is_gone_on_with_or_under_way(store: Stor
 async def test_least_recently_used_go_where_all_take_too_much(store: Store) -> None:
     many = [response(n) for n in range(DELETED_AT_ONCE + 20)]
     await put(store, *many[:10])
-    await store.use_responses(["resp_3"])
+    await store.use_responses(["resp_3"], None, now())
     size = many[0].size
     await store.prune_responses(0, 4 * size)
     assert await left(store, *range(10)) == [3, 7, 8, 9]
@@ -97,3 +100,35 @@ async def test_items_of_a_conversation_stay_in_order_and_go_with_it(store: Store
     first = response(1, conversation_id="conv_1")
     await store.put_response(lambda: (first, [StoredItem("msg_1", b"x")]))  # there is none: lost
     assert await store.items_of("conv_1", "k") is None
+
+
+async def test_one_that_was_deleted_elsewhere_does_not_come_back(store: Store) -> None:
+    await put(store, response(1, running="box"))
+    await store.put_response(lambda: (response(1), []), again=True)
+    assert await left(store, 1) == [1]
+    await store.delete_response("resp_1", "k")
+    await store.put_response(lambda: (response(1), []), again=True)
+    assert await left(store, 1) == []
+
+
+async def test_recent_use_is_not_written_again(store: Store) -> None:
+    await put(store, response(1), response(2))
+    between = now()
+    await store.use_responses(["resp_1"], None, between - HOUR)  # it was used since then
+    await store.use_responses(["resp_2"], None, between)
+    await store.prune_responses(between, 2**30)
+    assert await left(store, 1, 2) == [2]
+
+
+async def test_what_a_lost_gateway_worked_on_goes_later(store: Store) -> None:
+    await put(store, response(1, running="box"))
+    await store.prune_responses(now(), 2**30)
+    assert await left(store, 1) == [1]
+    await store.prune_responses(now() + 25 * HOUR, 2**30)
+    assert await left(store, 1) == []
+
+
+async def test_longer_chains_than_can_be_sent_are_not_read_to_their_end(store: Store) -> None:
+    await put(store, response(1), response(2, 1), response(3, 2), response(4, 3))
+    chain = await store.chain_of("resp_4", "k", 100, 700)
+    assert [each.id for each in chain] == ["resp_3", "resp_4"]
