@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Iterator
 from typing import Final
 
@@ -11,6 +12,7 @@ from gateway.errors import GatewayError
 #: What an entry of a list and the head of a bytes object take, on a machine of 64 bits.
 _PER_PIECE: Final = 48
 _BLANK: Final = b"\n\n"
+_ID: Final = re.compile(rb"^id:.*\n|\nid:.*", re.MULTILINE)
 
 #: Ends the work on an answer with an error.
 EndWork = Callable[[GatewayError], None]
@@ -136,7 +138,10 @@ class Reader:
         self._next += len(pieces)
         if recording.chunked:
             pieces = [piece[piece.index(b"\n") + 1 : -2] for piece in pieces]
-        *whole, self._half = b"".join((self._half, *pieces)).split(_BLANK)
+        come = b"".join((self._half, *pieces))
+        if b"\r" in come:  # as some servers end lines; half of an end stays for the next time
+            come = come.replace(b"\r\n", b"\n")
+        *whole, self._half = come.split(_BLANK)
         return b"".join(self._numbered(whole))
 
     @property
@@ -150,4 +155,6 @@ class Reader:
                 continue
             self.number += 1
             if self.number > self.after:
+                if event.startswith(b"id:") or b"\nid:" in event:  # of the server that sent it
+                    event = _ID.sub(b"", event)
                 yield b"id: %d\n%b\n\n" % (self.number, event)

@@ -85,11 +85,17 @@ async def test_recording_is_forgotten_in_time_but_not_while_it_is_read() -> None
 
 @pytest.mark.parametrize("at_once", [1, 2, 100])
 @pytest.mark.parametrize("chunked", [True, False])
-def test_events_are_numbered_however_they_were_cut(at_once: int, chunked: bool) -> None:
+@pytest.mark.parametrize("line_end", [b"\n", b"\r\n"])
+def test_events_are_numbered_however_they_were_cut(
+    at_once: int, chunked: bool, line_end: bytes
+) -> None:
     kept = KeptStreams(keep=60, max_size=160 * KIB)
     recording = kept.begin("k", last_event)
     recording.chunked = chunked
-    stream = b": waiting\ndata: 1\n\n: alone\n\nevent: x\ndata: 2\ndata: more\n\ndata: 3\n\n"
+    stream = (
+        b": waiting\ndata: 1\n\n: alone\n\nid: theirs\nevent: x\ndata: 2\ndata: more\n\n"
+        b"data: 3\nid: theirs\n\n"
+    ).replace(b"\n", line_end)
     for start in range(0, len(stream), 5):
         piece = stream[start : start + 5]
         recording.add(b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece)
