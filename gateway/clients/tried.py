@@ -16,6 +16,8 @@ THINGS: Final = (
     "thinking",
     "schema",
     "responses",
+    "memory",
+    "background",
     "completions",
     "embeddings",
     "models",

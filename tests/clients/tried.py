@@ -63,6 +63,7 @@ CLIENTS: Final[Mapping[str, Client]] = {
     "litellm": Client("LiteLLM (`openai/`)", "OpenAI", _python("litellm")),
     "llm": Client("llm", "OpenAI", _python("llm")),
     "pydantic-ai": Client("pydantic-ai", "OpenAI", _python("pydantic-ai-slim")),
+    "openai-agents": Client("Agents SDK for Python", "OpenAI", _python("openai-agents")),
     "ollama-python": Client("ollama for Python", "Ollama", _python("ollama")),
     "ollama-node": Client("ollama for Node.js", "Ollama", _node("ollama")),
     "langchain-ollama": Client("langchain-ollama", "Ollama", _python("langchain-ollama")),
