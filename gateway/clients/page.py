@@ -61,8 +61,8 @@ _OLLAMA: Final = """\
 They are given the address without `/v1` (`https://box.example.com:8443`), and a key, which they
 send as `Authorization: Bearer KEY`: see [Ollama's API](http-api.md#ollamas-api). Names of models
 may have `:latest` behind them. No test runs these apps, and their settings move from release to
-release: those of Home Assistant and Enchanted were read in their source in November 2026, the others
-are as they were described. What was tried with Ollama's API is in the table above.
+release: those of Home Assistant and Enchanted were read in their source in November 2026, the
+others are as they were described. What was tried with Ollama's API is in the table above.
 """
 
 

@@ -237,7 +237,7 @@ async def test_body_that_needs_no_change_goes_on_as_it_came(
     ("path", "logged"),
     [
         ("/x%0A2026-01-01%20INFO", "/x%0A2026-01-01%20INFO"),
-        ("/x%20200%20key=admin", "/x%20200%20key%3Dadmin"),
+        ("/x%20200%20name=admin", "/x%20200%20name%3Dadmin"),
         ("/x%1B%5B2J%E2%80%AE", "/x%1B%5B2J%E2%80%AE"),
         ("/%C3%A4", "/\N{LATIN SMALL LETTER A WITH DIAERESIS}"),
     ],
