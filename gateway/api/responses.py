@@ -42,8 +42,6 @@ from gateway.streams.recording import EndWork
 from gateway.tasks import spawn
 from gateway.workers import is_small
 
-#: Items that are quickly written.
-_FEW: Final = 20
 _KEPT_PATHS: Final = ("/v1/responses", "/responses")
 
 
@@ -71,7 +69,8 @@ class RememberingRoute:
         raw = await request.body()
         most = context.services.limits.request.values
         try:
-            if is_small(raw):
+            small = is_small(raw)
+            if small:
                 body = parse_object(raw, most)
             else:
                 body = await asyncio.to_thread(parse_object, raw, most)
@@ -84,14 +83,17 @@ class RememberingRoute:
         limit = context.services.limits.max_body
         before = await self._kept.before(asked, key_id, limit)
         work = Work(key_id, asked, body, len(raw))
-        sent = await _serialised(sent_on(body, before, work.items), len(before))
+        sends = sent_on(body, before, work.items)
+        # A few items that came before may be pictures of megabytes.
+        aside = before or not small
+        sent = await asyncio.to_thread(serialise, sends) if aside else serialise(sends)
         if len(sent) > limit and before:
             raise too_long()
         try:
             call = await self._route.ready(request, context, sent, request.query.get("model"))
         except NotJson as error:  # all of it together is more than one request may have
             raise no_json(request.headers, error) from None
-        del raw, sent, before, body
+        del raw, sent, sends, before, body
         work.response["model"] = call.model
         if call.stream:
             renames = call.renamed is not None
@@ -246,11 +248,6 @@ class ResponseHandlers:
         id = request.match_info["response_id"]
         await self._kept.delete(id, request[CONTEXT].principal.key_id)
         return _json({"id": id, "object": "response", "deleted": True})
-
-
-async def _serialised(body: JsonObject, items: int) -> bytes:
-    """Return ``body`` as JSON; what earlier responses have in it may be long."""
-    return await asyncio.to_thread(serialise, body) if items > _FEW else serialise(body)
 
 
 def events_behind(events: bytes, after: int) -> bytes:

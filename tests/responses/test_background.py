@@ -7,6 +7,7 @@ import contextlib
 import sqlite3
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -124,6 +125,24 @@ async def test_key_that_is_revoked_ends_its_work_in_the_background(
         return int(count)
 
     await eventually(lambda: left() == 0)
+
+
+async def test_end_of_the_gateway_waits_for_work_in_the_background(
+    make_gateway: MakeGateway, writer: Writer, tmp_path: Path
+) -> None:
+    settings: dict[str, Any] = {"responses": KEPT, "data_dir": str(tmp_path / "data")}
+    async with make_gateway(models(writer), folder="before", **settings) as running:
+        begun = await create(running, background=True)
+        await eventually(lambda: len(writer.asked) == 1)
+        ends = spawn(running.gateway.drain(asyncio.Event()), name="end")
+        await running.gateway.lifecycle.stopping.wait()
+        writer.say("one", ends=True)
+        await ends
+        key = running.key
+    async with make_gateway(models(writer), folder="after", **settings) as running:
+        running.key = key
+        _, kept = await running.json("GET", f"{PATH}/{begun['id']}")
+        assert (kept["status"], kept["output"][0]["content"][0]["text"]) == ("completed", "one")
 
 
 async def test_many_may_go_on_with_one_response_at_once(running: Running, writer: Writer) -> None:
