@@ -75,7 +75,7 @@ def past(box: Any) -> Any:
     now = time.time()
     with contextlib.closing(sqlite3.connect(file, timeout=20)) as store, store:
         store.executemany(
-            f"INSERT INTO requests VALUES ({', '.join('?' * 21)})",
+            f"INSERT INTO requests VALUES ({', '.join('?' * 23)})",
             [request_of(number, now, keys, chance) for number in range(PAST)],
         )
         store.executemany(

@@ -52,6 +52,8 @@ def request_of(
         tokens,
         42.0,
         ("slot" if number % 2 else "disk") if cached else None,
+        number % 4,  # its slot
+        number,
     )
 
 
