@@ -146,8 +146,11 @@ class Limiter:
         return grant
 
     @contextlib.contextmanager
-    def stream(self, key_id: str, limits: KeyLimits, most: int) -> Iterator[None]:
-        """Let in a stream of events, which is one of its key's requests at once, for all its time.
+    def stream(
+        self, key_id: str, limits: KeyLimits, most: int, *, at_once: bool = True
+    ) -> Iterator[None]:
+        """Let in a stream of events, which is one of its key's requests at once, for all its time;
+        not ``at_once``: the request whose answer it shows is one of them already.
 
         A key may have ``most`` of them. Raises :class:`RateLimited`.
         """
@@ -155,7 +158,7 @@ class Limiter:
         if spent is None:
             spent = self._spent[key_id] = _Spent()
         if (running := limits.concurrency) is not None and (
-            spent.running + spent.elsewhere >= running
+            at_once and spent.running + spent.elsewhere >= running
         ):
             grant = LimitGrant(self, key_id, limits, spent)
             raise self._refusal(grant, "concurrency", counted(running, "request", " at once"), 1.0)
@@ -167,13 +170,13 @@ class Limiter:
                 code="too_many_streams",
             )
         spent.streams += 1
-        spent.running += 1
+        spent.running += at_once
         self.touch(key_id)
         try:
             yield
         finally:
             spent.streams -= 1
-            spent.running -= 1
+            spent.running -= at_once
             self.touch(key_id)
 
     def _check(self, grant: LimitGrant) -> None:

@@ -42,6 +42,7 @@ from gateway.streams.recording import EndWork
 from gateway.tasks import spawn
 from gateway.workers import is_small
 
+_UNDER_WAY: Final = ("queued", "in_progress")
 _KEPT_PATHS: Final = ("/v1/responses", "/responses")
 
 
@@ -172,7 +173,7 @@ class RememberingRoute:
         if work.recording is None:
             raise work.error or _untold(call)
         streams = self._kept.streams
-        return await read_again(request, context, streams, work.recording, 0, counted=False)
+        return await read_again(request, context, streams, work.recording, 0, at_once=False)
 
 
 class ResponseHandlers:
@@ -211,7 +212,10 @@ class ResponseHandlers:
         if found.work is not None and (recording := found.work.recording) is not None:
             if not recording.lost:
                 kept = self._kept.streams
-                return await read_again(*adapted(request), kept, recording, after)
+                # Work in the background has its place among its key's requests.
+                at_once = not found.work.asked.background or found.work.over
+                again = (*adapted(request), kept, recording, after)
+                return await read_again(*again, at_once=at_once)
         elif found.events is not None:
             headers = (("Content-Type", EVENTS), *STREAM_HEADERS)
             return BufferedResponse(200, headers, events_behind(found.events, after))
@@ -241,6 +245,11 @@ class ResponseHandlers:
             found.work.cancel()
             await found.work.ending.wait()
             return _json(found.work.response)
+        if found.response["status"] in _UNDER_WAY:
+            raise BadRequest(
+                "another gateway works on this response, and only that one can cancel it",
+                code="response_elsewhere",
+            )
         return _json(found.response)
 
     async def delete(self, request: web.Request) -> Answer:

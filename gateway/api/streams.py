@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from typing import Final
 
 from aiohttp import web
@@ -84,13 +83,13 @@ async def read_again(
     recording: Recording,
     after: int,
     *,
-    counted: bool = True,
+    at_once: bool = True,
 ) -> StartedResponse:
     """Answer ``request`` with the events of ``recording`` behind the event number ``after``, and
-    those to come. ``counted``: as one more request of its key at once.
+    those to come. ``at_once``: see :func:`counted_stream`.
     """
     reader = Reader(recording, after)
-    with counted_stream(context) if counted else contextlib.nullcontext():
+    with counted_stream(context, at_once=at_once):
         ending = context.services.standing.hold(context)
         kept.join(recording)
         try:

@@ -115,13 +115,18 @@ async def _until(
     return None
 
 
-def counted_stream(context: RequestContext) -> AbstractContextManager[None]:
-    """Return a context that counts a request as a stream of its key. Raises ``RateLimited``."""
+def counted_stream(
+    context: RequestContext, *, at_once: bool = True
+) -> AbstractContextManager[None]:
+    """Return a context that counts a request as a stream of its key, and as one of its requests
+    ``at_once``. Raises ``RateLimited``.
+    """
     services, principal = context.services, context.principal
     if principal is LOCAL_ADMIN or not services.gate.keys_needed:
         return contextlib.nullcontext()
     most = services.limits.streams_per_key
-    return services.accounting.limiter.stream(principal.key_id, principal.limits, most)
+    limiter = services.accounting.limiter
+    return limiter.stream(principal.key_id, principal.limits, most, at_once=at_once)
 
 
 class Board:

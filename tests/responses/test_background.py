@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 
-from gateway.responses.asked import listed
+from gateway.responses.asked import asked_of, listed
+from gateway.responses.rows import row_of
+from gateway.responses.work import Work
 from gateway.tasks import spawn
 from tests.harness import MakeGateway, Running, eventually
 from tests.remote_server import Asked
@@ -72,9 +74,14 @@ async def test_key_of_one_request_at_once_may_read_the_stream_of_its_background(
     running: Running, writer: Writer
 ) -> None:
     _, key = await key_with(running, concurrency=1)
-    writer.say("one", ends=True)
+    writer.say("one")
     async with running.request("POST", PATH, json={**BACKGROUND, "stream": True}, key=key) as got:
         assert got.status == 200
+        id = await id_in(got)
+    path = f"{PATH}/{id}?stream=true&starting_after=0"  # its client is back
+    async with running.request("GET", path, key=key) as got:
+        assert got.status == 200
+        writer.say("more", ends=True)
         assert b"response.completed" in await got.read()
     writer.say("two", ends=True)
     await create(running, key=key)
@@ -143,6 +150,22 @@ async def test_end_of_the_gateway_waits_for_work_in_the_background(
         running.key = key
         _, kept = await running.json("GET", f"{PATH}/{begun['id']}")
         assert (kept["status"], kept["output"][0]["content"][0]["text"]) == ("completed", "one")
+
+
+async def test_only_the_gateway_that_works_on_it_can_cancel_it(running: Running) -> None:
+    ring = running.gateway.ring
+    assert ring is not None
+    key_id = next(record.id for record in ring.records if record.name == "test")
+    kept = running.gateway.responses
+    assert kept is not None
+    body = {"input": "hi", "background": True}
+    begun = row_of(Work(key_id, asked_of(body), body), "elsewhere")
+    await kept.store.put_response(lambda: (begun, []))
+    status, said = await running.json("POST", f"{PATH}/{begun.id}/cancel")
+    assert (status, said["error"]["code"]) == (400, "response_elsewhere")
+    said = {"model": "m", "input": "x", "previous_response_id": begun.id}
+    status, said = await running.json("POST", PATH, json=said)
+    assert (status, said["error"]["code"]) == (400, "response_not_finished")
 
 
 async def test_many_may_go_on_with_one_response_at_once(running: Running, writer: Writer) -> None:
