@@ -230,7 +230,9 @@ def refuse_memory(body: Mapping[str, object]) -> None:
     for name in OF_MEMORY:
         if body.get(name):
             raise BadRequest(
-                f"`{name}` needs responses that are kept: `responses.store` is off here", param=name
+                f"`{name}` needs responses that are kept: set `responses.store: true` in "
+                "gateway.yaml, and restart",
+                param=name,
             )
 
 

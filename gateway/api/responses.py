@@ -14,7 +14,7 @@ from typing import Final
 from aiohttp import web
 from multidict import CIMultiDict
 
-from gateway.api.inference import JsonRoute, lasts, relayed
+from gateway.api.inference import JsonRoute, lasts, metered_call, relayed
 from gateway.api.paging import Page
 from gateway.api.relayed import JSON_ROUTES
 from gateway.api.streams import read_again
@@ -142,13 +142,15 @@ class RememberingRoute:
         context.grant = context.place = None
         recorded = _Start(self._kept, work, to_nobody, call, None)
         lifecycle = context.services.lifecycle
+        outcome = metered_call(request, own, call)
+        work.was_sent = lambda: outcome.sent is not None
         announced = spawn(self._kept.announce(work), name="note a response in the background")
 
         async def run() -> None:
             status = 500
             try:
                 await asyncio.shield(announced)
-                status = (await relayed(recorded, request, own, call, None)).status
+                status = (await relayed(recorded, request, own, call, outcome)).status
             except GatewayError as error:
                 status = error.status
                 work.fail(own.tell(error))

@@ -289,7 +289,10 @@ class KeptResponses:
 
     def _own_work(self, id: str, key_id: str) -> Work | None:
         work = self._works.get(id)
-        return work if work is not None and work.key_id == key_id else None
+        if work is None or work.key_id != key_id:
+            return None
+        work.look()
+        return work
 
     @property
     def store(self) -> Store:

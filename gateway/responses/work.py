@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
+from collections.abc import Callable
 from typing import Any, Final
 
 from gateway.errors import Cancelled, GatewayError
@@ -53,6 +54,8 @@ class Work:
         self._end_work: EndWork | None = None
         #: Whether nothing more comes, and whether it was deleted.
         self.over = self.deleted = False
+        #: Tells whether it was sent to its model, once that is known elsewhere than by its events.
+        self.was_sent: Callable[[], bool] = lambda: False
         #: Whether the store has it since it was begun.
         self.announced = False
         #: Why no answer came.
@@ -62,6 +65,11 @@ class Work:
     def size(self) -> int:
         """About how many bytes of memory it takes."""
         return self._asked_bytes + (0 if self.recording is None else self.recording.size)
+
+    def look(self) -> None:
+        """Bring its status up to date: what isn't streamed tells nothing before its end."""
+        if self.response["status"] == "queued" and self.was_sent():
+            self.response["status"] = "in_progress"
 
     def note(self, kind: str, event: dict[str, Any]) -> None:
         """Note an event of its stream, and make the response in it the one that is kept."""

@@ -134,6 +134,18 @@ async def test_work_in_the_background_is_cancelled(
     assert (await running.json("POST", f"{one}/cancel"))[1] == cancelled
 
 
+async def test_background_without_a_stream_tells_that_its_model_is_at_work(
+    running: Running, writer: Writer
+) -> None:
+    begun = await create(running, background=True)
+    assert begun["status"] == "queued"
+    await eventually(lambda: len(writer.asked) == 1)
+    _, seen = await running.json("GET", f"{PATH}/{begun['id']}")
+    assert seen["status"] == "in_progress"
+    writer.say("one", ends=True)
+    assert (await ended(running, begun["id"]))["status"] == "completed"
+
+
 async def test_deleting_ends_the_work(running: Running, writer: Writer) -> None:
     begun = await create(running, background=True)
     await eventually(lambda: len(writer.asked) == 1)
