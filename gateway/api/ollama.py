@@ -129,11 +129,12 @@ class OllamaRoute:
 def _keep(context: RequestContext, model: str, asked: Asked) -> None:
     """Keep ``model`` loaded for as long as was asked for, and as the operator allows.
 
-    Administrators may keep it longer. Either way it makes room for another that is asked for.
+    Administrators may keep it longer, and unload what others of them have loaded. Either way it
+    makes room for another that is asked for.
     """
     if asked.keep_alive is not None:
         admin = context.principal.may(Scope.ADMIN)
-        context.services.scheduler.keep(model, asked.keep_alive, bounded=not admin)
+        context.services.scheduler.keep(model, asked.keep_alive, admin=admin)
 
 
 def not_found(model: str, error: ModelNotFound) -> ModelNotFound:

@@ -109,7 +109,8 @@ class Roster:
         """
         if model.resident:
             return
-        model.unload = False
+        model.unload = model.steady = False
+        model.stay = None
         model.on = ()
         model.held = None
         if model.growing is not None:

@@ -35,6 +35,19 @@ class Waiter:
     future: asyncio.Future[Any]
     since: float
     task: asyncio.Task[Any] | None  # who waits, to find it again
+    explicit: bool = False  # it is an administrator's wish, or gateway.yaml's
+
+
+@dataclass(frozen=True, slots=True)
+class Stay:
+    """For how many seconds a request has asked to keep a model, and when it was last used then.
+
+    It holds until the model is used again, and for no other process than the one that it was said
+    of.
+    """
+
+    seconds: float
+    since: float
 
 
 @dataclass(slots=True, eq=False)
@@ -55,9 +68,12 @@ class ScheduledModel:
     gap: float | None = None
     #: When it last competed for memory with another model that was in use.
     vied: float = -math.inf
-    #: How many seconds a request has asked to keep it, and when it was last used then. That holds
-    #: until it is used again.
-    keep: tuple[float, float] | None = None
+    #: When somebody who only wanted it loaded was last told that it is.
+    last_loaded: float = 0.0
+    stay: Stay | None = None
+    #: Whether its process is there because an administrator, or the configuration, wants it. Then
+    #: nobody else shortens its stay.
+    steady: bool = False
     #: Whether it is to be unloaded: on request, or because its entry in models.json has changed.
     unload: bool = False
     #: Whether memory ran out while it was loading, so that it is tried once more without any other
@@ -110,13 +126,48 @@ class ScheduledModel:
 
     @property
     def used(self) -> float:
-        """When it was last used; a new model counts as just used."""
-        return max(self.last_used, self.backend.ready_since or 0.0)
+        """When it was last used, to be loaded too; a new model counts as just used."""
+        return max(self.last_used, self.last_loaded, self.backend.ready_since or 0.0)
 
     def asked(self, now: float) -> None:
         """Note a request that has just come, before it is served or waits."""
         if not self.in_flight and not self.queue and self.last_used:
             self.gap = now - self.last_used
+
+    def was_loaded(self, *, explicit: bool) -> None:
+        """Note that somebody who asked for it to be loaded is told that it is."""
+        self.last_loaded = time.monotonic()
+        self.steady = self.steady or explicit
+
+    def keep(self, seconds: float, default: float | None, *, admin: bool) -> None:
+        """Unload it when it has been idle for so many ``seconds`` (``inf``: never), until its next
+        use, instead of after ``default``, or its own time.
+
+        Who is no administrator can't keep it longer than that, nor shorten the stay of a process
+        that is there for an administrator.
+        """
+        if self.spec.pinned or self.in_flight or not self.resident:
+            return
+        if admin:
+            self.steady = seconds > 0
+        elif self.steady:
+            return
+        else:
+            self.stay = None
+            if (most := self.ttl(default)) is not None:
+                seconds = min(seconds, most)
+        self.stay = Stay(seconds, self.used)
+
+    def ttl(self, default: float | None) -> float | None:
+        """Return the seconds after which it is unloaded if it is idle; None: it stays.
+
+        ``default``: for models whose entry says nothing.
+        """
+        if (stay := self.stay) is not None:
+            if stay.since == self.used:
+                return stay.seconds if stay.seconds < math.inf else None
+            self.stay = None
+        return self.spec.ttl if self.spec.ttl is not None else default
 
     def send_away(self) -> None:
         """Unload it when its work is done, and let no new request in."""

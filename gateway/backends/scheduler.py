@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -140,10 +139,12 @@ class Scheduler:
             found.backend.reset()
         if found.backend.serving:
             await found.backend.ensure_ready()  # it is, unless all remote servers are down
+            found.was_loaded(explicit=explicit)
             return
         if not explicit:
             self._queue.check(found)
-        await self._queue.loaded(found, None if explicit else self._queue_timeout)
+        timeout = None if explicit else self._queue_timeout
+        await self._queue.loaded(found, timeout, explicit=explicit)
 
     async def unload(self, model: str) -> None:
         """Drain ``model`` and return when its process is gone.
@@ -168,26 +169,18 @@ class Scheduler:
         finally:
             stop_listening()
 
-    def keep(self, model: str, seconds: float, *, bounded: bool) -> None:
+    def keep(self, model: str, seconds: float, *, admin: bool) -> None:
         """Unload ``model`` when it has been idle for so many ``seconds`` (``inf``: never), until
-        it is used again.
-
-        ``bounded``: no later than models.json and gateway.yaml say.
+        its next use: see :meth:`ScheduledModel.keep`.
         """
-        found = self._models.get(model)
-        if found is None or found.spec.pinned or found.in_flight or not found.resident:
-            return
-        found.keep = None
-        ttl = self._ttl(found)
-        if bounded and ttl is not None:
-            seconds = min(seconds, ttl)
-        found.keep = seconds, found.last_used
-        self._decide()
+        if (found := self._models.get(model)) is not None:
+            found.keep(seconds, self._idle_unload, admin=admin)
+            self._decide()
 
     def ttl(self, model: str) -> float | None:
         """Return the seconds after which ``model`` is unloaded if it is idle; None: it stays."""
         found = self._models.get(model)
-        return self._ttl(found) if found is not None else None
+        return found.ttl(self._idle_unload) if found is not None else None
 
     def apply(self, catalog: Catalog) -> None:
         """Take over a changed models.json: see :meth:`Roster.apply`."""
@@ -256,7 +249,7 @@ class Scheduler:
         """Return every model, in the order of models.json."""
         now = time.monotonic()
         return [
-            status_of(model, now, self._memory.size(model.spec), self._ttl(model))
+            status_of(model, now, self._memory.size(model.spec), model.ttl(self._idle_unload))
             for model in self._models.values()
         ]
 
@@ -357,7 +350,7 @@ class Scheduler:
             view_of(
                 model,
                 self._memory.demand(model),
-                ttl=self._ttl(model),
+                ttl=model.ttl(self._idle_unload),
                 limits=self.limits,
                 closing=self._closing,
             )
@@ -372,7 +365,8 @@ class Scheduler:
     def _released(self, model: ScheduledModel, now: float) -> None:
         if waiting := self._queue.waiting:
             self._note_rivals(model, now)
-        if waiting or model.unload or (not model.in_flight and self._ttl(model) is not None):
+        expires = not model.in_flight and model.ttl(self._idle_unload) is not None
+        if waiting or model.unload or expires:
             self._decide()
 
     def _note_rivals(self, used: ScheduledModel, now: float) -> None:
@@ -387,14 +381,6 @@ class Scheduler:
             if not model.spec.takes_memory:
                 continue
             used.vied = model.vied = now
-
-    def _ttl(self, model: ScheduledModel) -> float | None:
-        if (keep := model.keep) is not None:
-            if keep[1] == model.last_used:
-                return keep[0] if keep[0] < math.inf else None
-            model.keep = None
-        ttl = model.spec.ttl
-        return ttl if ttl is not None else self._idle_unload
 
     def _set_budget(self, budget: int) -> None:
         self.limits = replace(self.limits, budget=budget)

@@ -46,15 +46,20 @@ class WaitQueue:
         assert lease is not None
         return lease
 
-    async def loaded(self, model: ScheduledModel, timeout: float | None) -> None:
-        """Wait until ``model`` is ready."""
-        await self._wait(model, model.loaders, timeout)
+    async def loaded(self, model: ScheduledModel, timeout: float | None, *, explicit: bool) -> None:
+        """Wait until ``model`` is ready. ``explicit``: as an administrator wishes."""
+        await self._wait(model, model.loaders, timeout, explicit=explicit)
 
     async def _wait(
-        self, model: ScheduledModel, line: deque[Waiter], timeout: float | None
+        self,
+        model: ScheduledModel,
+        line: deque[Waiter],
+        timeout: float | None,
+        *,
+        explicit: bool = False,
     ) -> Lease | None:
         future: asyncio.Future[Lease | None] = asyncio.get_running_loop().create_future()
-        waiter = Waiter(future, time.monotonic(), asyncio.current_task())
+        waiter = Waiter(future, time.monotonic(), asyncio.current_task(), explicit)
         line.append(waiter)
         self.waiting += 1
         if not model.resident:
@@ -88,7 +93,9 @@ class WaitQueue:
         """Tell those who only wanted it loaded that it is."""
         while model.loaders:
             self.waiting -= 1
-            model.loaders.popleft().future.set_result(None)
+            waiter = model.loaders.popleft()
+            model.was_loaded(explicit=waiter.explicit)
+            waiter.future.set_result(None)
 
     def refuse(self, model: ScheduledModel, error: GatewayError) -> None:
         """Send everyone away who waits for ``model``."""
