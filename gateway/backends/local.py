@@ -27,17 +27,15 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from gateway.backends import process
 from gateway.backends.backend import Backend, Environment, State
 from gateway.backends.counts import Ended
-from gateway.backends.deaths import Deaths, how_it_ended, not_started, why_it_ended
+from gateway.backends.deaths import Deaths, not_started
 from gateway.backends.fallback import GPU_REQUIRED
 from gateway.backends.log_requests import LogRequests
-from gateway.backends.oom import gpu_ran_out
-from gateway.backends.runaway import RUNAWAY, describe, pass_sentence
+from gateway.backends.run import Run, RunningChild
+from gateway.backends.runaway import pass_sentence
 from gateway.backends.server_run import ServerRun
 from gateway.backends.speed import Speed
-from gateway.backends.suspects import by_request
 from gateway.backends.watchdog import DEFAULT_BATCH, Hang, Watchdog
 from gateway.errors import BackendError, GatewayError, LoadFailed
 from gateway.models.local_model import LocalModel
@@ -73,7 +71,7 @@ class LocalBackend(Backend):
         super().__init__(spec, changed)
         self._env = environment
         self._socket_name = socket_name
-        self._run: ServerRun | None = None  # until nothing of it is left
+        self._run: Run | None = None  # until nothing of it is left
         self._watching: asyncio.Task[None] | None = None
         self._hung: Hang | None = None
         self._deaths = Deaths(environment)
@@ -218,30 +216,22 @@ class LocalBackend(Backend):
         self.log.mark = LogRequests(self.spec.name, self.flights, self._env.tasks).mark
         if any("sleep" in name.lower() for name in (*self.spec.extra_args, *self.spec.env)):
             self.log.listen(self._look_for_sleep)
-        run = self._run = ServerRun(
-            self.spec, self._env, self._next_socket(), self.log, self.without_gpu
-        )
+        run = self._run = self._new_run()
         try:
             if prepare is not None:
                 await prepare()
                 started = time.monotonic()
-            tuning = self.tuning
-            command = await asyncio.to_thread(
-                run.prepare,
-                self.spec if tuning is None else tuning.apply(self.spec),
-                self.devices,
-                {} if tuning is None else tuning.variables,
-            )
+            await run.prepare(self.tuning, self.devices)
         except Exception as error:
             # Nothing ran: not a death, and free to be tried again.
             self._run = None
             self.refused(failure := self._as_failure(error))
             return self._failed(failure, State.STOPPED)
         try:
-            child = await run.until_ready(command)
-            if tuning is not None:
-                self.tuning = tuning.came_out(await run.context(), run.layers)
-                _log.info("model %s: %s", self.spec.name, self.tuning.text)
+            child = await run.until_ready()
+            if run.tuning is not None:
+                self.tuning = run.tuning
+                _log.info("model %s: %s", self.spec.name, run.tuning.text)
             run.refuse_the_cpu()
         except Exception as error:  # whatever it is: no child may be left behind
             failure = self._as_failure(error)
@@ -263,6 +253,9 @@ class LocalBackend(Backend):
         if self._env.slot_saves is not None and self.state is State.READY:
             self._env.slot_saves.arrived(self)
         return None
+
+    def _new_run(self) -> Run:
+        return ServerRun(self.spec, self._env, self._next_socket(), self.log, self.without_gpu)
 
     def _next_socket(self) -> Path:
         # A name of its own for each start: no leftover can touch the next one's socket.
@@ -286,7 +279,7 @@ class LocalBackend(Backend):
             f"the llama-server of {self.spec.name!r} cannot be started.", detail=f"{error}"
         )
 
-    async def _watch(self, run: ServerRun, child: process.Child) -> None:
+    async def _watch(self, run: Run, child: RunningChild) -> None:
         """Notice at once when a ready child exits without being asked to, or hangs."""
         self._hung = None
         guard = spawn(self._guard(run, child), name=f"guard {self.spec.name}")
@@ -296,27 +289,15 @@ class LocalBackend(Backend):
             await cancel_and_wait(guard)
         if self._stopping is not None:
             return
-        hung = self._hung
-        ended = f"{hung.what} and was ended" if hung else how_it_ended(status)
-        what = f"the llama-server of {self.spec.name!r} {ended}."
-        if hung is not None and hung.verdict is not None:
-            self.last_death = BackendError(what, code=RUNAWAY, detail=describe(hung.verdict))
-        else:
-            self.last_death = BackendError(what, code="backend_died", detail=run.last_lines())
-        # One that hung was ended by us, for what it was asked, unless it was stopped from outside.
-        if hung is not None:
-            self.by_request = not hung.stopped
-        else:
-            self.by_request = by_request(status) and not gpu_ran_out(run.tail())
-        self._died(
-            self.last_death, why_it_ended(status, run.tail(), hung), counts=not self.by_request
-        )
+        end = run.how_it_ended(status, self._hung)
+        self.last_death, self.by_request = end.error, end.by_request
+        self._died(end.error, end.why, counts=end.counts)
         await self._clean_up()
         self._enter(self._after_death())
 
-    async def _guard(self, run: ServerRun, child: process.Child) -> None:
+    async def _guard(self, run: Run, child: RunningChild) -> None:
         """Kill a child that hangs: its death is dealt with like any other."""
-        if (pool := run.pool) is None:
+        if (pool := run.pool) is None or child.pid is None:
             return  # it is stopped already, in the moment when it became ready
         speed = Speed(self.log, run.weights)
         unlisten = self.log.listen(speed.hear)

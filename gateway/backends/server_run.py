@@ -16,15 +16,20 @@ import orjson
 from gateway.backends import process
 from gateway.backends.backend import OUT_OF_MEMORY, Environment
 from gateway.backends.command import Command, build_command, find_program, model_files
-from gateway.backends.deaths import how_it_ended
+from gateway.backends.deaths import how_it_ended, why_it_ended
 from gateway.backends.fallback import gpu_required, says_cpu_only
 from gateway.backends.fingerprint import fingerprint, with_build
 from gateway.backends.health import Health
 from gateway.backends.logring import LogRing
-from gateway.backends.oom import looks_like_oom
+from gateway.backends.oom import gpu_ran_out, looks_like_oom
 from gateway.backends.options import gpu_layers
 from gateway.backends.progress import LoadProgress
-from gateway.errors import GatewayError, LoadFailed
+from gateway.backends.run import End
+from gateway.backends.runaway import RUNAWAY, describe
+from gateway.backends.suspects import by_request
+from gateway.backends.tuning import Tuning
+from gateway.backends.watchdog import Hang
+from gateway.errors import BackendError, GatewayError, LoadFailed
 from gateway.models.local_model import LocalModel
 from gateway.models.paths import resolve_model_path, split_parts
 from gateway.tasks import spawn
@@ -66,6 +71,10 @@ class ServerRun:
         self._log = log
         self._first_line = log.total
         self._recording: asyncio.Task[None] | None = None
+        self._command: Command | None = None
+        self._tuning: Tuning | None = None
+        #: What was chosen for it, with the values that came of that; once it is ready.
+        self.tuning: Tuning | None = None
         self.child: process.Child | None = None
         self.pool: UpstreamPool | None = None
         self.degraded = degraded
@@ -79,13 +88,19 @@ class ServerRun:
 
     # --- the start -----------------------------------------------------------------------------
 
-    def prepare(
+    async def prepare(self, tuning: Tuning | None, devices: tuple[str, ...]) -> None:
+        """Do everything about a start that touches the disk.
+
+        ``tuning``: what was chosen where its entry leaves that open.
+        """
+        spec = self._spec if tuning is None else tuning.apply(self._spec)
+        variables = {} if tuning is None else tuning.variables
+        self._tuning = tuning
+        self._command = await asyncio.to_thread(self._prepare, spec, devices, variables)
+
+    def _prepare(
         self, spec: LocalModel, devices: tuple[str, ...], variables: Mapping[str, str]
     ) -> Command:
-        """Do everything about a start that touches the disk. Blocks.
-
-        ``spec``: with what was chosen where its entry leaves that open.
-        """
         command = build_command(
             spec,
             program=find_program(self._env.llama_server, self._env.environ),
@@ -116,8 +131,10 @@ class ServerRun:
         writes = not (spec.embeddings or spec.reranking)
         return saves.folder if saves is not None and writes else None
 
-    async def until_ready(self, command: Command) -> process.Child:
-        """Start it, and return when GET /health answers 200."""
+    async def until_ready(self) -> process.Child:
+        """Start what was prepared, and return when GET /health answers 200."""
+        command = self._command
+        assert command is not None
         child = self.child = await process.start(
             command.argv, command.env, log=self._log, name=self._spec.name
         )
@@ -135,6 +152,8 @@ class ServerRun:
         if self.fingerprint is not None:
             # Its program may be a script that starts another, and be the same after an upgrade.
             self.fingerprint = with_build(self.fingerprint, await self._props("build_info", ""))
+        if self._tuning is not None:
+            self.tuning = self._tuning.came_out(await self._context(), self.layers)
         return child
 
     def refuse_the_cpu(self) -> None:
@@ -142,7 +161,7 @@ class ServerRun:
         if self._spec.require_gpu and self.degraded is not None:
             raise gpu_required(self._spec, self.degraded)
 
-    async def context(self) -> int | None:
+    async def _context(self) -> int | None:
         """Return the tokens of context that a request gets, as llama-server says at GET /props."""
         context = (await self._props("default_generation_settings", {})).get("n_ctx")
         return context if isinstance(context, int) and context > 0 else None
@@ -219,6 +238,21 @@ class ServerRun:
             detail=self.last_lines(),
             code=OUT_OF_MEMORY if looks_like_oom(status, lines) else None,
         )
+
+    def how_it_ended(self, status: int, hung: Hang | None) -> End:
+        """Return how its process ended; ``hung``: what it was killed for, if that was us."""
+        ended = f"{hung.what} and was ended" if hung else how_it_ended(status)
+        what = f"the llama-server of {self._spec.name!r} {ended}."
+        if hung is not None and hung.verdict is not None:
+            error = BackendError(what, code=RUNAWAY, detail=describe(hung.verdict))
+        else:
+            error = BackendError(what, code="backend_died", detail=self.last_lines())
+        # One that hung was ended by us, for what it was asked, unless it was stopped from outside.
+        if hung is not None:
+            guilty = not hung.stopped
+        else:
+            guilty = by_request(status) and not gpu_ran_out(self.tail())
+        return End(error, why_it_ended(status, self.tail(), hung), guilty, counts=not guilty)
 
     # --- what it wrote -------------------------------------------------------------------------
 

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from gateway.backends.backend import State
-from gateway.backends.command import Command
 from gateway.backends.process import Child
 from gateway.backends.server_run import ServerRun
 from gateway.errors import BackendError, LoadFailed
@@ -78,8 +77,8 @@ async def test_a_stop_in_the_moment_in_which_it_is_ready_counts(
 ) -> None:
     until_ready = ServerRun.until_ready
 
-    async def then_stopped(run: ServerRun, command: Command) -> Child:
-        child = await until_ready(run, command)
+    async def then_stopped(run: ServerRun) -> Child:
+        child = await until_ready(run)
         backend.stop()  # its task begins a turn later: after what follows here
         return child
 
