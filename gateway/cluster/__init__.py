@@ -1,0 +1,1 @@
+"""Models on several machines, which Ray holds together. Only a child process imports Ray."""
