@@ -88,6 +88,10 @@ ENTRY: Final[Mapping[str, str]] = MappingProxyType(
         "reranking": "The model sorts documents by a question (/v1/rerank), and doesn't chat.",
         "parallel": "How many requests it answers at a time; the others wait. They share "
         "`ctxSize`.",
+        "nodes": "The machines of the cluster that it may run on, by their names; `here` is the "
+        "gateway's own. Without it, any that has its file.",
+        "replicas": "How many times it may be loaded, on several machines or GPUs, if there is "
+        "room without unloading others.",
         "requireGpu": "Refuse to load it on the CPU alone if a GPU is missing.",
         "description": "A line about it, for people who choose among models.",
         "meta": "What lists say about it, in place of what is known.",
@@ -235,6 +239,14 @@ SETTINGS: Final[Mapping[str, str]] = MappingProxyType(
         "this machine has, less a reserve.",
         "scheduler.idle_unload": "How long a model may be idle before it is unloaded. null: until "
         "its memory is needed.",
+        "cluster": "Other machines that run models, too: see "
+        "[Several machines](several-machines.md). null: this one only.",
+        "cluster.engine": "What holds the machines together: Ray, of the extra `cluster`.",
+        "cluster.address": "Where the head of the cluster is. `auto`: on this machine, or this "
+        "machine has joined it.",
+        "cluster.placement": "Where a model is loaded that several machines have room for. `pack`: "
+        "on this one, or on that where the least is left; `spread`: on that with the fewest "
+        "models.",
         "accounting": "What is remembered of requests. What was said in them never is.",
         "accounting.keep_requests": "How long the record of a request is kept on disk: its key, "
         "model, times, tokens, status and client address. null: only the newest 200, in memory.",

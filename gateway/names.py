@@ -1,5 +1,5 @@
-"""Host names: their form, and which ones a certificate can be for. Pure except for the
-host's own.
+"""Names of hosts and nodes: their form, and which ones a certificate can be for. Pure except for
+the host's own.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ import contextlib
 import ipaddress
 import re
 import socket
+from typing import Final
 
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
@@ -52,6 +53,23 @@ def parse_name(text: str) -> Name:
     if wildcard and len(labels) < 2:
         raise ValueError(f"{text!r}: a wildcard needs two labels or more, like *.example.com")
     return f"*.{host}" if wildcard else host
+
+
+#: What the gateway's own machine is called among nodes.
+HERE: Final = "here"
+
+
+def parse_node(text: str) -> str:
+    """Return the name of a machine of the cluster, which is one label of a host name; ValueError
+    says what is wrong.
+    """
+    name = text.strip().lower()
+    if not _LABEL.fullmatch(name):
+        raise ValueError(
+            f"{text!r} is no name of a node: it has up to 63 letters (a-z), digits and hyphens, "
+            "and no hyphen at its ends"
+        )
+    return name
 
 
 def file_stem(name: Name) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gateway.config.load import load_partly, load_settings
-from gateway.config.settings import Settings
+from gateway.config.settings import ClusterSettings, Settings
 from gateway.library import read_catalog
 from gateway.problems import InvalidFiles
 from gateway.quantities import parse_duration, parse_size
@@ -279,3 +279,45 @@ def test_names_and_networks_are_checked(tmp_path: Path, subtests: pytest.Subtest
     for expected in ("allowed_hosts", "without scheme or port", "trusted_proxies", "10.0.0.0/8"):
         with subtests.test(f"{expected!r:.80}"):
             assert expected in text
+
+
+@pytest.mark.parametrize(
+    ("written", "address"),
+    [
+        ("auto", "auto"),
+        ("192.168.1.5", "192.168.1.5:6379"),
+        ("attic.lan:7000", "attic.lan:7000"),
+        ("::1", "[::1]:6379"),
+        ("[fd00::5]:7000", "[fd00::5]:7000"),
+        ("ray://192.168.1.5", "ray://192.168.1.5:10001"),
+        ("ray://[::1]:7000", "ray://[::1]:7000"),
+    ],
+)
+def test_the_head_of_a_cluster_is_found_by_its_address(
+    tmp_path: Path, written: str, address: str
+) -> None:
+    file = tmp_path / "gateway.yaml"
+    file.write_text(f"cluster: {{address: '{written}'}}\n")
+    settings = load_settings(file, environ={"LLM_GATEWAY_CLUSTER__PLACEMENT": "spread"}).settings
+    assert settings.cluster == ClusterSettings(address=address, placement="spread")
+
+
+@pytest.mark.parametrize(
+    ("written", "words"),
+    [
+        ("http://attic", "give a host with its port"),
+        ("attic:six", "behind the host comes a port"),
+        ("attic:70000", "ports are from 1 to 65535"),
+        ("*.attic.lan", "the name of many machines"),
+        ("", "must be a text"),
+        ("at tic", "is not a host name"),
+    ],
+)
+def test_an_address_that_leads_to_no_head_is_refused(
+    tmp_path: Path, written: str, words: str
+) -> None:
+    file = tmp_path / "gateway.yaml"
+    file.write_text("cluster: {engine: ray}\n")
+    text = problems(file, {"LLM_GATEWAY_CLUSTER__ADDRESS": written})
+    assert words in text
+    assert "auto, or where Ray's head is" in text

@@ -10,11 +10,26 @@ from gateway.backends.remote import client_context
 from gateway.config.settings import Settings
 from gateway.errors import GatewayError
 from gateway.models.endpoints import read_key
-from gateway.models.files import faults
+from gateway.models.files import Fault, faults
 from gateway.models.local_model import LocalModel
 from gateway.models.model import Model
 from gateway.models.remote_model import RemoteModel
 from gateway.problems import Problem
+
+
+def faults_here(spec: LocalModel, settings: Settings) -> Iterator[Fault]:
+    """Yield what is wrong with the files of a model on this machine, as far as that matters: what
+    other machines may run, this one need not be able to.
+    """
+    cluster = settings.cluster is not None
+    if not spec.may_run_here(cluster=cluster):
+        return
+    elsewhere = spec.may_run_elsewhere(cluster=cluster)
+    for fault in faults(spec, settings.llm_storage):
+        if elsewhere:
+            yield fault._replace(message=f"{fault.message} (on this machine)", sure=False)
+        else:
+            yield fault
 
 
 class EntryCheck:
@@ -36,7 +51,7 @@ class EntryCheck:
 
     def _own(self, spec: LocalModel) -> Iterator[tuple[Problem, bool]]:
         file = str(self._settings.models_file)
-        for fault in faults(spec, self._settings.llm_storage):
+        for fault in faults_here(spec, self._settings):
             key = f"{spec.name}.{fault.key}"
             yield Problem(file, key, repr(fault.value), fault.message), fault.sure
         if not spec.extra_args or self._understood is None:

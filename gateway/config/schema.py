@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from pydantic import ConfigDict, PlainValidator, SecretStr, ValidationInfo
 
+from gateway.config.head_address import parse_head
 from gateway.config.settings import (
     AccountingSettings,
     AcmeSettings,
     AdminSettings,
     AuthSettings,
     CacheSettings,
+    ClusterSettings,
     CorsSettings,
     LimitSettings,
     LogSettings,
@@ -262,6 +264,18 @@ _SCHEDULER = _section(
     idle_unload=key(Duration | None, "a duration like 30m, or null"),
 )
 
+_CLUSTER = _section(
+    ClusterSettings,
+    engine=key(Literal["ray"], "ray"),
+    address=key(
+        str,
+        "auto, or where Ray's head is: a host with or without a port, like 192.168.1.5:6379 "
+        "(or ray://192.168.1.5:10001, for Ray Client)",
+        parse_head,
+    ),
+    placement=key(Literal["pack", "spread"], "pack or spread"),
+)
+
 _ACCOUNTING = _section(
     AccountingSettings,
     keep_requests=key(Duration | None, "a duration like 30d, over 0, or null for none", gt=0),
@@ -337,6 +351,7 @@ SETTINGS: Final = _section(
     cors=key(_CORS, "an object"),
     limits=key(_LIMITS, "an object"),
     scheduler=key(_SCHEDULER, "an object"),
+    cluster=key(_CLUSTER | None, "an object, or null"),
     accounting=key(_ACCOUNTING, "an object"),
     metrics=key(_METRICS, "an object"),
     store=key(_STORE, "an object"),

@@ -134,6 +134,17 @@ class SchedulerSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterSettings:
+    """Other machines that run models, too. ``address``: of Ray's head, ``HOST:PORT`` or
+    ``ray://HOST:PORT``; ``auto``: this machine is a part of its cluster.
+    """
+
+    engine: Literal["ray"] = "ray"
+    address: str = "auto"
+    placement: Literal["pack", "spread"] = "pack"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AccountingSettings:
     """What is remembered of requests that have ended. Times in seconds."""
 
@@ -213,6 +224,7 @@ class Settings:
     cors: CorsSettings = CorsSettings()
     limits: LimitSettings = LimitSettings()
     scheduler: SchedulerSettings = SchedulerSettings()
+    cluster: ClusterSettings | None = None
     accounting: AccountingSettings = AccountingSettings()
     metrics: MetricsSettings = MetricsSettings()
     store: StoreSettings = StoreSettings()

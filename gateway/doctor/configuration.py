@@ -16,6 +16,7 @@ from gateway.backends.machine import Machine, read_machine
 from gateway.backends.options import gpu_layers
 from gateway.config.load import Loaded
 from gateway.config.settings import Settings
+from gateway.doctor import cluster
 from gateway.doctor.combinations import combinations
 from gateway.doctor.slot_options import slot_options
 from gateway.errors import GatewayError
@@ -70,6 +71,8 @@ def find_problems(
         )
     else:
         catalog, wrong = read_partly(settings.models_file)
+    problems += cluster.problems(settings, label)
+    warnings += cluster.warnings(settings, catalog)
     if not catalog.models or catalog.ours:
         problems += _check_program(settings, label)
     problems += wrong
@@ -107,7 +110,8 @@ def _without_gpu(catalog: Catalog, settings: Settings, machine: Machine | None) 
         asked = "requireGpu" if spec.require_gpu else None
         if (layers := gpu_layers(spec)) and asked is None:
             asked = f"gpuLayers {layers}"
-        if asked is None or machine.gpu:
+        elsewhere = spec.may_run_elsewhere(cluster=settings.cluster is not None)
+        if asked is None or machine.gpu or elsewhere:
             continue
         then = "it is not loaded" if spec.require_gpu else "it runs on the CPU"
         warnings.append(f"{spec.name}: {asked}, but llama-server finds no GPU: {then}")

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from gateway.backends.entry_check import faults_here
 from gateway.backends.estimate import estimate
 from gateway.config.settings import Settings
 from gateway.doctor.checks import Finding, Level, Subject, size
-from gateway.models.files import faults
 from gateway.models.local_model import LocalModel
 
 _OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
@@ -136,7 +136,7 @@ def check_models(subject: Subject) -> Iterator[Finding]:
     for spec in models.values():
         state = running.get(spec.name, {})
         own = spec if isinstance(spec, LocalModel) else None
-        wrong = list(faults(own, subject.settings.llm_storage)) if own is not None else []
+        wrong = list(faults_here(own, subject.settings)) if own is not None else []
         for fault in wrong:
             level = Level.ERROR if fault.sure else Level.WARNING
             yield Finding("model", level, f"{fault.key}: {fault.message}", "", spec.name)
@@ -151,6 +151,8 @@ def check_models(subject: Subject) -> Iterator[Finding]:
             yield Finding(
                 "model", Level.OK, "is elsewhere, and needs no memory here", "", spec.name
             )
+        elif own.may_run_elsewhere(cluster=subject.settings.cluster is not None):
+            yield Finding("model", Level.OK, "may run on another machine", "", spec.name)
         elif not any(fault.sure for fault in wrong):
             yield _fits(own, subject)
 

@@ -8,7 +8,7 @@ and :func:`misplaced`.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import fields
 from typing import Annotated, Any, Final, Literal
 
@@ -36,6 +36,7 @@ from gateway.models.personality_schema import (
     is_json,
 )
 from gateway.models.remote_model import RemoteModel, RemoteParams
+from gateway.names import parse_node
 from gateway.spelling import did_you_mean
 from gateway.validation import Duration, Size, key, made_of, schema_of, schema_of_all
 
@@ -87,10 +88,13 @@ LogitBiasMap = dict[
 ]
 
 
-def _each_once(value: tuple[str, ...]) -> tuple[str, ...]:
-    if len(set(value)) < len(value):
-        raise ValueError("names a server twice")
-    return value
+def _each_once(what: str) -> Callable[[tuple[str, ...]], tuple[str, ...]]:
+    def check(value: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(value)) < len(value):
+            raise ValueError(f"names a {what} twice")
+        return value
+
+    return check
 
 
 def _known_template(value: str | None) -> str | None:
@@ -195,11 +199,17 @@ ENTRY: Final = schema_of_all(
     reranking=key(bool, "true or false"),
     parallel=key(int, "a number of slots from 1 to 256", ge=1, le=256),
     require_gpu=key(bool, "true or false"),
+    nodes=key(
+        Annotated[tuple[Annotated[str, AfterValidator(parse_node)], ...], ONE_OR_MORE],
+        "a list of names of nodes, like attic, and here for the gateway's own machine",
+        _each_once("node"),
+    ),
+    replicas=key(int, "a whole number from 1 to 64", ge=1, le=64),
     description=key(str | None, "a text"),
     meta=key(META, "an object: displayName, unlisted, capabilities"),
     set_params=key(SetParams, SET_PARAMS, is_json),
     strip_params=key(StripParams, STRIP_PARAMS),
-    url=key(Annotated[tuple[Url, ...], ONE_OR_MORE], URLS, _each_once),
+    url=key(Annotated[tuple[Url, ...], ONE_OR_MORE], URLS, _each_once("server")),
     key=key(Annotated[SecretStr, AfterValidator(_checked_key)] | None, KEYS),
     model_name=key(
         Annotated[str, AfterValidator(_printable)] | None, "what the servers at url call the model"

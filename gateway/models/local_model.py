@@ -1,4 +1,4 @@
-"""A local model: a llama-server is started for it on this machine."""
+"""A local model: a llama-server is started for it, on this machine or on a node of the cluster."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import ClassVar, Literal
 
 from gateway.models.model import Model
+from gateway.names import HERE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +83,9 @@ _WITHOUT_EFFECT: Mapping[str, tuple[str, str]] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LocalModel(Model):
-    """An entry without ``url``. ``memory`` in bytes."""
+    """An entry without ``url``. ``memory`` in bytes. ``nodes``: where it may run, by name; none:
+    anywhere.
+    """
 
     ours: ClassVar[bool] = True
     takes_memory: ClassVar[bool] = True
@@ -95,6 +98,8 @@ class LocalModel(Model):
     mmproj: str | None = None
     draft_model: str | None = None
     require_gpu: bool = False
+    nodes: tuple[str, ...] = ()
+    replicas: int = 1
 
     def process_identity(self) -> tuple[object, ...]:
         """Return what the llama-server process is made from."""
@@ -119,6 +124,14 @@ class LocalModel(Model):
         biases = [re.fullmatch(r"(\d+)(.+)", bias) for bias in self.params.logit_biases()]
         pairs = [[int(found[1]), float(found[2])] for found in biases if found]
         return {"logit_bias": pairs} if pairs else {}
+
+    def may_run_elsewhere(self, *, cluster: bool) -> bool:
+        """Return whether another machine may run it, if there is a ``cluster``."""
+        return cluster and (not self.nodes or any(name != HERE for name in self.nodes))
+
+    def may_run_here(self, *, cluster: bool) -> bool:
+        """Return whether this machine may."""
+        return not cluster or not self.nodes or HERE in self.nodes
 
     @property
     def warnings(self) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ from dataclasses import asdict
 import pytest
 
 from gateway.models.catalog import EMPTY, parse_catalog
+from gateway.models.local_model import LocalModel
 from gateway.models.personalities import Personality
 from tests.harness import REPOSITORY
 from tests.models.catalogs import one
@@ -229,3 +230,15 @@ def test_fields_that_shape_bodies_are_read() -> None:
     assert one(stripParams=["a", "b"]).strip_params == ("a", "b")
     assert one().set_params == {}
     assert one().process_identity() == spec.process_identity(), "no process starts anew for it"
+
+
+def test_a_model_may_be_for_some_machines_and_several_times() -> None:
+    entry = {"params": {"model": "x"}, "nodes": ["Attic", "here"], "replicas": 2}
+    spec = parse_catalog(json.dumps({"m": entry})).models["m"]
+    assert isinstance(spec, LocalModel)
+    assert (spec.nodes, spec.replicas) == (("attic", "here"), 2)
+    plain = parse_catalog(json.dumps({"m": {"params": {"model": "x"}}})).models["m"]
+    assert isinstance(plain, LocalModel)
+    assert (plain.nodes, plain.replicas) == ((), 1)
+    # Where it may run is no reason to end it where it runs.
+    assert spec.process_identity() == plain.process_identity()

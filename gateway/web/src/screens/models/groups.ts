@@ -51,6 +51,8 @@ const MEMBERS: Readonly<Record<Exclude<Group, "advanced" | "idle">, readonly str
   memory: [
     "memory",
     "requireGpu",
+    "nodes",
+    "replicas",
     "params.threads",
     "params.threadsBatch",
     "params.batchSize",

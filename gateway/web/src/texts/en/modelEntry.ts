@@ -52,6 +52,8 @@ export const modelEntry = {
     parallel: "Parallel requests",
     memory: "Memory it takes",
     requireGpu: "Only with a GPU",
+    nodes: "Only on these machines",
+    replicas: "Copies",
     mlock: "Keep in RAM",
     noMmap: "Read the file, don't map it",
     batchSize: "Batch size",
