@@ -173,6 +173,15 @@ class Cancelled(GatewayError):
     retryable = False
 
 
+class Conflict(GatewayError):
+    """409: what the client names as new is there already."""
+
+    status = 409
+    type = "invalid_request_error"
+    default_code = "conflict"
+    retryable = False
+
+
 class RequestTimeout(BadRequest):
     """408: the rest of the request did not come in time."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -20,9 +21,10 @@ from gateway.api.conversation import (
     turn_aside,
     turn_of,
 )
-from gateway.errors import BadRequest, ModelNotFound, Unable
+from gateway.errors import BackendError, BadRequest, GatewayError, ModelNotFound, Unable
 from gateway.http.request import Request
 from gateway.http.response import Answer, BufferedResponse, StartResponse
+from gateway.pipeline.lasting import answer_lasting
 from gateway.pipeline.metered import Metered
 from gateway.pipeline.reading import no_json
 from gateway.pipeline.request_context import RequestContext
@@ -30,6 +32,7 @@ from gateway.proxy.ability import GENERATION, sentence
 from gateway.proxy.asking import Asked
 from gateway.proxy.body import NotJson, serialise, with_responses
 from gateway.proxy.call import Call
+from gateway.proxy.failure import Failure
 from gateway.proxy.numbering import Numbering
 from gateway.proxy.outgoing import EVENTS
 from gateway.proxy.personality import CHAT, COMPLETION, RESPONSES
@@ -50,13 +53,14 @@ from gateway.proxy.shaping import (
 from gateway.proxy.sse import Usage
 from gateway.proxy.template import through_template
 from gateway.proxy.unqueued import ask_unqueued, running, to_client
-from gateway.streams.lasting import answer_lasting
-from gateway.streams.recorded import RecordedStart
+from gateway.streams.recorded import STREAM_ID, RecordedStart
 from gateway.workers import WORKERS, is_small
 
 JSON = b"Content-Type: application/json\r\n"
 #: The header by which a client asks that its stream go on when its connection is lost.
 RESUME: Final = istr("X-Stream-Resume")
+#: What a client may call its stream.
+_ID: Final = re.compile(r"[A-Za-z0-9_-]{16,64}")
 _TRUTHS: Final = MappingProxyType({"true": True, "1": True, "false": False, "0": False})
 
 
@@ -278,7 +282,8 @@ async def send(
     """Relay ``call``, and note what became of it, in ``outcome`` if there is one already. Streams
     of events are kept for those who read them again.
 
-    Raises :class:`gateway.errors.BadRequest` for a header ``X-Stream-Resume`` that says nothing.
+    Raises :class:`gateway.errors.BadRequest` for a header ``X-Stream-Resume`` or ``X-Stream-Id``
+    that says nothing, and :class:`gateway.errors.Conflict` for the id of another stream.
     """
     kept = context.services.streams
     if kept is None or call.stream is False or call.dialect.stream != EVENTS:
@@ -288,11 +293,12 @@ async def send(
         context.principal.key_id,
         request.start_response,
         call.dialect.last_event,
+        id=stream_id(request.headers) if call.stream is True else None,
         lasts=call.stream is True and lasts(request.headers),
     )
     if recorded.lasts:
-        work = partial(relayed, recorded, request, context, call, outcome)
-        return await answer_lasting(kept, context.services.lifecycle, recorded, work)
+        work = partial(relayed, recorded, request, call=call, outcome=outcome)
+        return await answer_lasting(kept, recorded, context, work)
     try:
         return await relayed(recorded, request, context, call, outcome)
     finally:
@@ -312,6 +318,20 @@ def lasts(headers: Mapping[str, str]) -> bool:
     return _TRUTHS[asked]
 
 
+def stream_id(headers: Mapping[str, str]) -> str | None:
+    """Return the id that a client has chosen for its stream.
+
+    Raises :class:`gateway.errors.BadRequest` for one that can't be an id.
+    """
+    id = headers.get(STREAM_ID)
+    if id is not None and not _ID.fullmatch(id):
+        raise BadRequest(
+            f"`{STREAM_ID}` must be 16 to 64 letters (a to z, A to Z), digits, `_` or `-`",
+            param=STREAM_ID,
+        )
+    return id
+
+
 async def relayed(
     start_response: StartResponse,
     request: Request,
@@ -327,19 +347,33 @@ async def relayed(
     if outcome is None:
         outcome = metered_call(request, context, call)
     outcome.ending = ending = services.standing.begin(context)
-    if isinstance(start_response, RecordedStart):
-        start_response.end_work = ending.end
+    recorded = start_response if isinstance(start_response, RecordedStart) else None
+    if recorded is not None:
+        recorded.work_begins(ending.end)
     try:
         with outcome:
             response = await relay(start_response, services.scheduler, call, outcome)
             outcome.status = response.status
-            return response
+        if recorded is not None and isinstance(response, BufferedResponse):
+            recorded.refuse(_refusal(call, response))
+        return response
+    except GatewayError as refusal:
+        if recorded is not None:
+            recorded.refuse(context.tell(refusal))
+        raise
     finally:
         services.standing.done(ending)
         if (error := outcome.error) is not None and error.status >= 500:
             services.errors.add(
                 error.message, code=error.code, model=call.model, request_id=context.id
             )
+
+
+def _refusal(call: Call, response: BufferedResponse) -> GatewayError:
+    """Return why there is no stream, for who comes back to it."""
+    if response.status < 400:
+        return BackendError(f"{call.model} did not answer with a stream")
+    return Failure.read(response.status, response.body).as_error()
 
 
 def metered_call(request: Request, context: RequestContext, call: Call) -> Metered:

@@ -14,13 +14,14 @@ from typing import Final
 from aiohttp import web
 from multidict import CIMultiDict
 
-from gateway.api.inference import JsonRoute, lasts, metered_call, relayed
+from gateway.api.inference import JsonRoute, lasts, metered_call, relayed, stream_id
 from gateway.api.paging import Page
 from gateway.api.relayed import JSON_ROUTES
 from gateway.api.streams import read_again
 from gateway.errors import BackendError, BadRequest, GatewayError, NotFound
 from gateway.http.request import Request
 from gateway.http.response import Answer, BufferedResponse, StartedResponse, StartResponse
+from gateway.pipeline.lasting import answer_lasting
 from gateway.pipeline.reading import adapted, no_json
 from gateway.pipeline.request_context import CONTEXT, CommonHandler, RequestContext
 from gateway.pipeline.route import Routes, Row
@@ -35,7 +36,6 @@ from gateway.responses.kept import KeptResponses
 from gateway.responses.packing import too_long
 from gateway.responses.work import Work
 from gateway.scope import Scope
-from gateway.streams.lasting import answer_lasting
 from gateway.streams.nobody import to_nobody
 from gateway.streams.recorded import RecordedStart
 from gateway.streams.recording import EndWork
@@ -106,13 +106,14 @@ class RememberingRoute:
             call.rewrite = work.rewritten
         if asked.background:
             return await self._in_background(request, context, call, work)
-        recorded = _Start(self._kept, work, request.start_response, call, request)
+        recorded = _Start(
+            self._kept, work, request.start_response, call, request, lasts=lasts(request.headers)
+        )
         self._kept.begin(work)
-        answer = partial(self._answered, recorded, request, context, call, work)
+        answer = partial(self._answered, recorded, request, call=call, work=work)
         if recorded.lasts:
-            lifecycle = context.services.lifecycle
-            return await answer_lasting(self._kept.streams, lifecycle, recorded, answer)
-        return await answer()
+            return await answer_lasting(self._kept.streams, recorded, context, answer)
+        return await answer(context)
 
     async def _answered(
         self,
@@ -138,9 +139,9 @@ class RememberingRoute:
     ) -> Answer:
         """Begin the work, and answer at once: with the response as it is, or its stream."""
         # What its key is charged, and the places that it takes, end with the work.
+        recorded = _Start(self._kept, work, to_nobody, call, request, lasts=True)
         own = copy.copy(context)
-        context.grant = context.place = None
-        recorded = _Start(self._kept, work, to_nobody, call, None)
+        context.hand_over()
         lifecycle = context.services.lifecycle
         outcome = metered_call(request, own, call)
         work.was_sent = lambda: outcome.sent is not None
@@ -160,10 +161,7 @@ class RememberingRoute:
                 recorded.end()
                 self._kept.finish(work)
                 lifecycle.leave()
-                if own.grant is not None:
-                    own.grant.answered(status)
-                if own.place is not None:
-                    own.place.give_back()
+                own.release(status)
 
         self._kept.begin(work)
         lifecycle.enter()
@@ -307,7 +305,9 @@ class _Start(RecordedStart):
         work: Work,
         start_response: StartResponse,
         call: Call,
-        request: Request | None,
+        request: Request,
+        *,
+        lasts: bool,
     ) -> None:
         self._work = work
         super().__init__(
@@ -315,7 +315,8 @@ class _Start(RecordedStart):
             work.key_id,
             start_response,
             call.dialect.last_event,
-            lasts=call.stream is True and (request is None or lasts(request.headers)),
+            id=stream_id(request.headers) if call.stream is True else None,
+            lasts=call.stream is True and lasts,
         )
 
     @property

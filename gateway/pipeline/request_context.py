@@ -57,6 +57,19 @@ class RequestContext:
         """Return ``error`` as the principal may see it."""
         return error.told(in_full=self.principal.may(Scope.ADMIN), request_id=self.id)
 
+    def hand_over(self) -> None:
+        """Leave to the work on its answer, which outlives it, what it holds: see
+        :meth:`release`, of a copy.
+        """
+        self.grant = self.place = None
+
+    def release(self, status: int) -> None:
+        """Give back what it holds: it was answered with ``status``."""
+        if self.grant is not None:
+            self.grant.answered(status)
+        if self.place is not None:
+            self.place.give_back()
+
     def answer_headers(self) -> list[tuple[str, str]]:
         """Return the header fields of its answer that say what became of this very request."""
         found = [("X-Request-Id", self.id)]

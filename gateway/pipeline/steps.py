@@ -263,10 +263,7 @@ async def answer(request: RequestHead, context: RequestContext, route: Route) ->
         lifecycle.leave()
         answers = route.answers
         answers[status] = answers.get(status, 0) + 1
-        if context.grant is not None:
-            context.grant.answered(status)
-        if context.place is not None:
-            context.place.give_back()
+        context.release(status)
         if logged:
             log_request(
                 context.id,

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
+from gateway.errors import Conflict
 from gateway.streams.recording import LastEvent, Recording
 
 #: The bytes of memory that a recording is given at a time.
@@ -28,22 +29,36 @@ class KeptStreams:
         self._max_size = max_size
         self._given = 0
         self._more = self._give  # one object for all of them
-        self._kept: dict[str, Recording] = {}
+        #: By key and id: what one key calls its streams is nothing to others.
+        self._kept: dict[tuple[str, str], Recording] = {}
         self._ended: deque[tuple[float, Recording]] = deque()
         self._timer: asyncio.TimerHandle | None = None
         #: What ends answers that go on without any reader, by their recording.
         self._alone: dict[Recording, asyncio.TimerHandle] = {}
 
-    def begin(self, key_id: str, last_event: LastEvent) -> Recording:
-        """Return a new recording, of a stream of the key ``key_id``."""
-        recording = Recording(f"stream_{secrets.token_hex(12)}", key_id, last_event, self._more)
-        self._kept[recording.id] = recording
+    def begin(self, key_id: str, last_event: LastEvent, id: str | None = None) -> Recording:
+        """Return a new recording, of a stream of the key ``key_id``, by the name ``id``.
+
+        Raises :class:`Conflict` if this key has another of that name, unless it failed before it
+        began: then this is another try.
+        """
+        if id is None:
+            id = f"stream_{secrets.token_hex(12)}"
+        elif (other := self.find(id, key_id)) is not None:
+            if other.began or not other.ended:
+                raise Conflict(
+                    f"this key has a stream {id!r} already: GET /v1/streams/{id} reads it",
+                    code="stream_exists",
+                    param="X-Stream-Id",
+                )
+            self.forget(other)
+        recording = Recording(id, key_id, last_event, self._more)
+        self._kept[key_id, id] = recording
         return recording
 
     def find(self, id: str, key_id: str) -> Recording | None:
         """Return the recording ``id``, if there is one and it is one of the key ``key_id``."""
-        recording = self._kept.get(id)
-        return recording if recording is not None and recording.key_id == key_id else None
+        return self._kept.get((key_id, id))
 
     def end(self, recording: Recording) -> None:
         """Note that the stream of ``recording`` has ended: it is kept for a while."""
@@ -52,7 +67,7 @@ class KeptStreams:
         recording.end()
         if (timer := self._alone.pop(recording, None)) is not None:
             timer.cancel()
-        if recording.id not in self._kept:
+        if not self._has(recording):
             return
         loop = asyncio.get_running_loop()
         self._ended.append((loop.time() + self.keep, recording))
@@ -90,7 +105,8 @@ class KeptStreams:
 
     def forget(self, recording: Recording) -> None:
         """Keep ``recording`` no longer."""
-        if self._kept.pop(recording.id, None) is not None:
+        if self._has(recording):
+            del self._kept[recording.key_id, recording.id]
             self._given -= recording.allowed
             recording.allowed = 0
             recording.give_up()
@@ -107,6 +123,9 @@ class KeptStreams:
         for recording in list(self._kept.values()):
             self.forget(recording)
 
+    def _has(self, recording: Recording) -> bool:
+        return self._kept.get((recording.key_id, recording.id)) is recording
+
     def _give(self, recording: Recording) -> None:
         """Give ``recording`` more memory, if need be that of the oldest ones."""
         needed = -(-(recording.size - recording.allowed) // _PORTION) * _PORTION
@@ -115,7 +134,7 @@ class KeptStreams:
             return
         while self._given + needed > self._max_size and self._ended:
             self.forget(self._ended.popleft()[1])
-        if self._given + needed > self._max_size or recording.id not in self._kept:
+        if self._given + needed > self._max_size or not self._has(recording):
             self.forget(recording)
             return
         self._given += needed

@@ -7,9 +7,11 @@ from typing import Final
 
 from multidict import CIMultiDict, istr
 
+from gateway.errors import Cancelled, GatewayError
 from gateway.http.flow_control import Flow
 from gateway.http.response import Outlet, StartedResponse, StartResponse
 from gateway.streams.kept import KeptStreams
+from gateway.streams.nobody import to_nobody
 from gateway.streams.recording import EndWork, LastEvent, Recording
 
 #: The header of an answer that says by which name it can be read again.
@@ -110,7 +112,8 @@ class RecordedStart:
     if that is a stream of events.
 
     ``lasts``: whether the answer goes on when its client's connection is lost. ``last_event``
-    makes the event that ends one which goes on no longer.
+    makes the event that ends one which goes on no longer. ``id``: the name that the client has
+    chosen; such an answer can be read by others, and lasts, before it begins.
     """
 
     __slots__ = (
@@ -131,6 +134,7 @@ class RecordedStart:
         start_response: StartResponse,
         last_event: LastEvent,
         *,
+        id: str | None = None,
         lasts: bool,
     ) -> None:
         self._kept = kept
@@ -141,6 +145,8 @@ class RecordedStart:
         #: Ends the work on the answer with an error.
         self.end_work: EndWork | None = None
         self.recording: Recording | None = None
+        if id is not None:
+            self.recording = kept.begin(key_id, last_event, id)
         self.started_response: StartedResponse | None = None
 
     async def __call__(
@@ -148,15 +154,17 @@ class RecordedStart:
     ) -> StartedResponse:
         """Send the head of a streamed answer."""
         if status != 200 or not headers.get("Content-Type", "").startswith(_EVENTS):
-            return await self._start_response(status, headers, length)
-        recording = self._kept.begin(self._key_id, self._last_event)
+            return await self._begin(status, headers, length)
+        recording = self.recording or self._kept.begin(self._key_id, self._last_event)
         headers[STREAM_ID] = recording.id
         try:
-            started = await self._start_response(status, headers, length)
+            started = await self._begin(status, headers, length)
         except BaseException:
-            self._kept.forget(recording)
+            if recording is not self.recording:
+                self._kept.forget(recording)
             raise
-        recording.chunked, recording.end_work = started.chunked, self.end_work
+        recording.began, recording.chunked = True, started.chunked
+        recording.end_work = self.end_work
         outlet = started.transport
         if self.lasts:
             recording.leave_client = outlet.abort
@@ -167,9 +175,44 @@ class RecordedStart:
         self.recording, self.started_response = recording, started
         return started
 
+    async def _begin(
+        self, status: int, headers: CIMultiDict[str], length: int | None
+    ) -> StartedResponse:
+        try:
+            return await self._start_response(status, headers, length)
+        except ConnectionError:
+            if not self.goes_on:
+                raise
+            self.client_left()
+            return await self._start_response(status, headers, length)
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether the answer goes on without its client, which can come back to it."""
+        return self.lasts and self.recording is not None and not self.recording.lost
+
+    def client_left(self) -> None:
+        """Begin the answer, if it has not begun, for nobody but those who come back to it."""
+        self._start_response = to_nobody
+
+    def work_begins(self, end_work: EndWork) -> None:
+        """Note that the work on the answer begins, and what ends it with an error."""
+        self.end_work = end_work
+        if self.recording is not None:
+            self.recording.end_work = end_work
+
+    def refuse(self, error: GatewayError) -> None:
+        """Note why there is no stream, for who comes back to it; harmless if there is one."""
+        recording = self.recording
+        if recording is not None and not recording.began:
+            recording.add(self._last_event(error))
+            recording.broken = True
+
     def end(self) -> None:
         """Note that nothing more is written."""
         if (recording := self.recording) is not None:
+            if not recording.pieces:
+                self.refuse(Cancelled("its client had left before it began"))
             started = self.started_response
             recording.finished = started is not None and started.finished
             self._kept.end(recording)

@@ -31,6 +31,7 @@ class Recording:
     __slots__ = (
         "_news",
         "allowed",
+        "began",
         "broken",
         "chunked",
         "end_work",
@@ -63,6 +64,8 @@ class Recording:
         self.allowed = 0
         #: How many read it again at the moment.
         self.readers = 0
+        #: Whether its stream has begun: until then its request waits, or was refused.
+        self.began = False
         self.ended = False
         #: Whether it came to its end; and whether it broke off, and its last event says why.
         #: Neither if its client left, and nobody worked on it any longer.

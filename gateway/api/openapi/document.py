@@ -81,8 +81,8 @@ _REASONS: Final[Mapping[int, str]] = {
     403: "the key may not do this",
     404: "no such model, personality, key or file",
     408: "the rest of the request did not come in time",
-    409: "an administrator has cancelled the request; of entries: models.json is broken, and is "
-    "left as it is until somebody has mended it",
+    409: "the request was cancelled, or its stream has the id of another; of entries: models.json "
+    "is broken, and is left as it is until somebody has mended it",
     412: "what If-Match or If-None-Match ask for doesn't hold: somebody else was faster",
     413: "the body is too long",
     414: "the address is too long",

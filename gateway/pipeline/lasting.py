@@ -7,11 +7,12 @@ client for as long as that is there.
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections.abc import Awaitable, Callable
 
-from gateway.errors import GatewayError
-from gateway.http.lifecycle import Lifecycle
+from gateway.errors import CLIENT_GONE, GatewayError
 from gateway.http.response import Answer
+from gateway.pipeline.request_context import RequestContext
 from gateway.streams.kept import KeptStreams
 from gateway.streams.recorded import RecordedStart
 from gateway.tasks import spawn
@@ -19,18 +20,20 @@ from gateway.tasks import spawn
 
 async def answer_lasting(
     kept: KeptStreams,
-    lifecycle: Lifecycle,
     recorded: RecordedStart,
-    work: Callable[[], Awaitable[Answer]],
+    context: RequestContext,
+    work: Callable[[RequestContext], Awaitable[Answer]],
 ) -> Answer:
     """Return what ``work`` does, which begins its answer by ``recorded``.
 
-    A client that leaves before there is a stream ends it, as it could not come back.
+    A client that leaves before it can know the name of its stream ends it, as it could not come
+    back.
     """
+    own = copy.copy(context)
 
     async def run() -> Answer | GatewayError:
         try:
-            return await work()
+            return await work(own)
         except GatewayError as error:  # for the client, and no crash of this task
             return error
         finally:
@@ -41,12 +44,21 @@ async def answer_lasting(
         answered = await asyncio.shield(task)
     except asyncio.CancelledError:
         recording = recorded.recording
-        if recording is None or recording.lost:
+        if recording is None or not recorded.goes_on:
             task.cancel()
         elif not task.done():
-            # The gateway waits for it when it ends, as for any other request.
+            recorded.client_left()
+            # It takes its place among its key's requests, and in memory, as before, and the gateway
+            # waits for it when it ends.
+            context.hand_over()
+            lifecycle = context.services.lifecycle
             lifecycle.enter()
-            task.add_done_callback(lambda _: lifecycle.leave())
+
+            def ended(task: asyncio.Task[Answer | GatewayError]) -> None:
+                lifecycle.leave()
+                own.release(CLIENT_GONE if task.cancelled() else task.result().status)
+
+            task.add_done_callback(ended)
             kept.leave_alone(recording, task.cancel)
         raise
     if isinstance(answered, GatewayError):
