@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from typing import Final
+from typing import Final, Literal
 
 from gateway.backends.placement import Demand, Placement
 
@@ -32,7 +32,8 @@ class Action:
 
     act: Act
     model: str
-    on: Placement = ()  # of START: the devices it goes to
+    on: Placement = ()  # of START: the devices it goes to, all copies together
+    copies: tuple[Placement, ...] = field(default=(), compare=False)  # the same, one by one
     #: Of STOP: the model that needs its place, if that is why.
     room_for: str | None = field(default=None, compare=False)
 
@@ -65,7 +66,12 @@ class ModelView:
     pinned: bool = False
     unload: bool = False  # somebody asked for it to go
     expires: float | None = None  # idle from then on, it goes by itself
-    remote: bool = False  # on other machines
+    remote: bool = False  # on servers that are not ours to start
+
+    @property
+    def stays(self) -> bool:
+        """Whether it is there and nobody unloads it."""
+        return self.pinned and self.resident and not self.stopping and not self.unload
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +80,9 @@ class SchedulingLimits:
 
     A model's turn is as long as ``shares`` swaps take, within ``shortest_turn`` and
     ``longest_turn``: the longer a swap takes, the longer the place is kept after it.
+
+    ``budget`` is of this machine. ``placement``, where there are others: "pack" prefers this one,
+    and then the one that is left with the least; "spread" the one with the fewest models.
     """
 
     max_loaded: int | None = None
@@ -89,6 +98,7 @@ class SchedulingLimits:
     late: float = 0.05  # a client that hangs up is noticed within
     short_for: float = 30.0  # memory that other programs hold is waited for, at most
     look_every: float = 2.0  # while it is waited for
+    placement: Literal["pack", "spread"] = "pack"
 
     def turn(self, model: ModelView, newcomer: ModelView) -> float:
         """Return how long ``model`` may keep its place while ``newcomer`` waits for it.

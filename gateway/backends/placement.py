@@ -1,19 +1,26 @@
-"""Places a model on devices, by its needs and their free memory. Pure.
+"""Places a model on the devices of one machine, by its needs and their free memory. Pure.
 
 A model goes to one GPU, to that where it fits and leaves the least; only one that is too big for
 what any of them has spans all, as llama.cpp spreads it: by what each has left. Where models.json
 chooses (``--device``, ``--tensor-split``), it is counted as chosen.
+
+Other machines are nodes, each with a name. A device of one is named ``NODE/DEVICE``; a name without
+a slash is one of the gateway's own machine. No placement spans machines.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, auto
+from typing import Final
 
 #: ``((device, bytes), ...)``
 Placement = tuple[tuple[str, int], ...]
+
+#: The name of the gateway's own machine, which no node has.
+HERE: Final = "here"
 
 #: The factor for a model that spans GPUs: some of each stays unused, as layers cannot be divided.
 _SPANNING = 1.05
@@ -48,13 +55,16 @@ class Card:
 class Memory:
     """All devices, as they were at ``seen`` (seconds, of the monotonic clock).
 
-    Without cards nothing is known of any, and models go anywhere.
+    Without cards nothing is known of any, and models go anywhere. ``nodes`` are other machines that
+    take models now, by name; they tell their memory by themselves, so ``look`` and ``seen`` are of
+    this one.
     """
 
     cards: tuple[Card, ...] = ()
     ram: Card | None = None  # beside GPUs: for layers that are not offloaded
     look: Look = Look.FRESH
     seen: float = math.inf
+    nodes: Mapping[str, Memory] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +73,8 @@ class Demand:
 
     ``least``: what it takes for sure; with so much a load is worth a try where no more can be had.
     ``devices``: those that models.json chooses, with ``shares`` in the proportions of
-    ``--tensor-split``.
+    ``--tensor-split``. ``here``: whether it may run on this machine. ``elsewhere``: what it needs
+    on each node that can take it. ``copies``: how many of it there should be, if there is room.
     """
 
     size: int = 0
@@ -73,6 +84,9 @@ class Demand:
     scant: int | None = None  # of size: what does, if slowly, where waiting for more was in vain
     devices: tuple[str, ...] = ()
     shares: tuple[float, ...] = ()
+    here: bool = True
+    elsewhere: Mapping[str, Demand] = field(default_factory=dict)
+    copies: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +114,9 @@ def place(
     llama.cpp fits in as far as it goes, unless other programs have taken much of it. ``ever``: as
     if there were no other programs. ``hopeful``: with what may turn out to be left.
     """
-    cards = [c for c in memory.cards if not demand.devices or c.name in demand.devices]
+    cards: Sequence[Card] = memory.cards
+    if demand.devices:
+        cards = [card for card in cards if card.name in demand.devices]
     rooms = _Rooms(taken, ever=ever, hopeful=hopeful, last=last)
     in_ram: Placement = ()
     if demand.ram and memory.ram is not None:
@@ -128,6 +144,37 @@ def taken_by(placements: Iterable[Placement]) -> dict[str, int]:
     return taken
 
 
+def left_over(on: Placement, memory: Memory, taken: Mapping[str, int], *, hopeful: bool) -> int:
+    """Return the bytes that ``on`` leaves of its GPUs beside ``taken``, or of RAM without any.
+
+    Negative: those that it lacks, of RAM beside GPUs too.
+    """
+    rooms = _Rooms(taken, ever=False, hopeful=hopeful, last=False)
+    cards = {card.name: card for card in memory.cards}
+    left = lacking = 0
+    for name, size in on:
+        if (card := cards.get(name, memory.ram)) is not None:
+            rest = rooms.of(card) - size
+            lacking += min(rest, 0)
+            left += rest if name in cards else 0
+    return lacking or left
+
+
+def machine_of(device: str) -> str:
+    """Return the name of the machine that has ``device``."""
+    node, slash, _ = device.partition("/")
+    return node if slash else HERE
+
+
+def by_machine(on: Placement) -> dict[str, Placement]:
+    """Return the parts of ``on`` that are on each machine, those of several copies of a model."""
+    parts: dict[str, Placement] = {}
+    for device in on:
+        machine = machine_of(device[0])
+        parts[machine] = (*parts.get(machine, ()), device)
+    return parts or {HERE: ()}
+
+
 class _Rooms:
     """The room that devices have left beside what models have taken."""
 
@@ -143,7 +190,8 @@ class _Rooms:
             left = card.size
         elif self._hopeful and card.hope is not None:
             left = card.hope
-        return max(left - self._taken.get(card.name, 0), 0)
+        left -= self._taken.get(card.name, 0)
+        return left if left > 0 else 0
 
     def final(self, cards: Sequence[Card]) -> bool:
         """Return whether there is no model on ``cards``, or none that could go."""
@@ -162,10 +210,10 @@ class _Rooms:
 
 def _on_one_or_all(demand: Demand, cards: Sequence[Card], rooms: _Rooms) -> dict[str, int] | None:
     size, least = demand.size, demand.least
-    if len(cards) > 1 and size > max(card.size for card in cards):
+    if len(cards) > 1 and size > max([card.size for card in cards]):
         return _spread(demand, cards, rooms)
-    if fitting := [card for card in cards if rooms.of(card) >= size]:
-        return {min(fitting, key=rooms.of).name: size}
+    if fitting := [(room, n) for n, c in enumerate(cards) if (room := rooms.of(c)) >= size]:
+        return {cards[min(fitting)[1]].name: size}
     if len(cards) > 1 and rooms.final(cards) and sum(map(rooms.of, cards)) >= _SPANNING * size:
         return _spread(demand, cards, rooms)  # rather than be tied to one that may not do
     big = [card for card in cards if len(cards) == 1 or card.size >= least]

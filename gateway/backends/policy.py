@@ -1,4 +1,4 @@
-"""Decides what to do next with several models on one machine. Pure: views in, actions out.
+"""Decides what to do next with several models. Pure: views in, actions out.
 
 The scheduler builds a :class:`ModelView` of each model, asks :func:`decide`, carries the
 actions out, and asks again whenever something has changed. Nothing here awaits or keeps state,
@@ -23,18 +23,27 @@ The rules, in the order in which they are applied:
 8. Free memory is looked at before anything is started, or ended for it: what other programs have
    taken is not there. Nothing ends where that would not be enough. Then the newcomer waits, since
    memory may come free, and is refused after ``short_for``.
-9. A remote model, on other machines, takes no place: it starts when it is asked for, counts for
-   nothing and makes room for nobody.
+9. A remote model, on servers that are not ours to start, takes no place: it starts when it is asked
+   for, counts for nothing and makes room for nobody.
+10. Where other machines (nodes) take models, one that fits on any of them starts there, before
+    anything is unloaded. Otherwise room is made on one machine: where it does the least harm, see
+    :func:`_harm`. Nodes tell their memory by themselves, so who may only run there waits for no
+    look, unless somebody older does who may go there too. One whose machines are all away waits
+    for them as it would for memory.
+11. Further copies of a model start with the first one where room is left for them. Nothing is
+    unloaded for them, and they come after everyone who waits.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import replace
-from typing import Final
+from functools import partial
+from typing import Final, NamedTuple
 
 from gateway.backends.decision import Act, Action, Decision, ModelView, SchedulingLimits
+from gateway.backends.machine_room import Spot
 from gateway.backends.placement import Look, Memory
 from gateway.backends.room import Room
 
@@ -57,14 +66,43 @@ def decide(
     if actions:
         return Decision(tuple(actions), now, frozenset(short))
 
-    room = Room(models, limits, memory)
-    unseen = False  # somebody waits for a look at the memory
+    leaving = {m.name for m in models if m.resident and m.stopping}
+    _retire(models, leaving, actions, alarms, now)
     needed: set[str] = set()  # models whose place somebody waits for
-    _retire(models, room, actions, alarms, now)
-    needy = sorted(
-        (m for m in models if m.oldest_wait is not None and _needs_start(m)),
-        key=lambda m: (m.oldest_wait or 0.0, m.name),
-    )
+    unseen = False  # somebody waits for a look at the memory
+    needy = [m for m in models if m.oldest_wait is not None and _needs_start(m)]
+    if needy:
+        needy.sort(key=lambda m: (m.oldest_wait or 0.0, m.name))
+        room = Room(models, limits, memory, leaving)
+        unseen = _let_in(needy, models, limits, memory, room, needed, short, actions, alarms, now)
+    for model in models:
+        # Whose place is needed is known when the memory has been looked at.
+        if unseen or not model.draining or model.unload:
+            continue
+        if model.name not in needed | leaving:
+            actions.append(Action(Act.RESUME, model.name))
+    return Decision(tuple(actions), min(alarms, default=None), frozenset(short))
+
+
+def _let_in(
+    needy: Sequence[ModelView],
+    models: Sequence[ModelView],
+    limits: SchedulingLimits,
+    memory: Memory,
+    room: Room,
+    needed: set[str],
+    short: set[str],
+    actions: list[Action],
+    alarms: list[float],
+    now: float,
+) -> bool:
+    """Start those who wait, in their order, or make room for them.
+
+    Returns whether one of them waits for a look at the memory.
+    """
+    unseen = False
+    awaited: set[str] = set()  # nodes where they may go then
+    starting: list[tuple[int, ModelView]] = []  # with the index of its action
     for model in needy:
         if model.blocked_until > now:
             alarms.append(model.blocked_until)
@@ -74,45 +112,45 @@ def decide(
                 actions.append(Action(Act.START, model.name))
             continue
         if model.resident:  # still leaving: its old process must be gone before the new one
-            room.reserve(model, model.on)
             continue
-        if not room.ever_fits(model):
+        demand = model.demand
+        unsure = memory.look is not Look.FRESH or memory.seen < (model.oldest_wait or 0.0)
+        if unsure and not demand.here:  # it waits only where it could overtake those who do
+            few = limits.max_loaded is not None
+            unsure = unseen and (few or not awaited.isdisjoint(demand.elsewhere))
+        spot = None if unsure else room.place(model)
+        if spot is None and room.may_run(model) and not room.ever_fits(model):
             actions.append(Action(Act.REFUSE, model.name))
             continue
-        if memory.look is not Look.FRESH or memory.seen < (model.oldest_wait or 0.0):
+        if unsure:
             if memory.look is not Look.UNDER_WAY and not unseen:
                 actions.append(Action(Act.LOOK, model.name))
             unseen = True
+            awaited.update(demand.elsewhere)
             continue
-        on = room.place(model)
         short.discard(model.name)
-        if on is not None:
-            actions.append(Action(Act.START, model.name, on))
-        elif not room.could_fit(model):
-            short.add(model.name)
+        if spot is None and not room.could_fit(model):
             until = (now if model.short_since is None else model.short_since) + limits.short_for
             if until <= now:
-                on = room.place_scantily(model)
-                if on is not None:
-                    short.discard(model.name)
-                    actions.append(Action(Act.START, model.name, on))
-                    room.reserve(model, on)
-                    continue
-                actions.append(Action(Act.GIVE_UP, model.name))
-            alarms.append(min(until, now + limits.look_every))
-            continue  # and keeps no place: it could not use it
+                spot = room.place_scantily(model)
+            if spot is None:
+                short.add(model.name)
+                if until <= now:
+                    actions.append(Action(Act.GIVE_UP, model.name))
+                alarms.append(min(until, now + limits.look_every) if demand.here else until)
+                continue  # and keeps no place: it could not use it
+        if spot is not None:
+            starting.append((len(actions), model))
+            actions.append(Action(Act.START, model.name, spot.on, (spot.on,)))
         else:
-            chosen = _make_room(model, models, limits, room, actions, alarms, now)
+            chosen, spot = _make_room(model, models, limits, room, actions, alarms, now)
             needed |= {m.name for m in chosen}
-            on = room.place_without(model, chosen)
-        room.reserve(model, on or ())
-    for model in models:
-        # Whose place is needed is known when the memory has been looked at.
-        if unseen or not model.draining or model.unload:
-            continue
-        if model.name not in needed | room.leaving:
-            actions.append(Action(Act.RESUME, model.name))
-    return Decision(tuple(actions), min(alarms, default=None), frozenset(short))
+        room.reserve(model, spot)
+    for index, model in starting:
+        if model.demand.copies > 1:
+            copies = room.copies(model, actions[index].on)
+            actions[index] = replace(actions[index], on=sum(copies, ()), copies=copies)
+    return unseen
 
 
 def _needs_start(model: ModelView) -> bool:
@@ -121,7 +159,7 @@ def _needs_start(model: ModelView) -> bool:
 
 def _retire(
     models: Sequence[ModelView],
-    room: Room,
+    leaving: set[str],
     actions: list[Action],
     alarms: list[float],
     now: float,
@@ -133,12 +171,35 @@ def _retire(
         idle = model.in_flight == 0 and not model.waiting and not model.wanted
         if model.unload:
             if model.in_flight == 0:
-                room.leave(model, actions)
+                _leave(model, leaving, actions)
         elif model.expires is not None and model.ready and idle and not model.pinned:
             if model.expires <= now:
-                room.leave(model, actions)
+                _leave(model, leaving, actions)
             else:
                 alarms.append(model.expires)
+
+
+def _leave(
+    model: ModelView, leaving: set[str], actions: list[Action], room_for: str | None = None
+) -> None:
+    """Stop it. Its place counts as taken until the process is gone.
+
+    ``room_for``: the model that needs that place.
+    """
+    if model.name not in leaving:
+        leaving.add(model.name)
+        actions.append(Action(Act.STOP, model.name, room_for=room_for))
+
+
+class _Plan(NamedTuple):
+    """Who has to go from a machine until a newcomer fits there, and where it will be then.
+
+    ``at_once``: all of them are idle. ``spot`` is ``None`` where a load has to end, too.
+    """
+
+    chosen: Sequence[ModelView]
+    spot: Spot | None
+    at_once: bool
 
 
 def _make_room(
@@ -149,54 +210,102 @@ def _make_room(
     actions: list[Action],
     alarms: list[float],
     now: float,
-) -> Sequence[ModelView]:
+) -> tuple[Sequence[ModelView], Spot | None]:
     """Stop idle models, or drain busy ones, until ``newcomer`` will fit.
 
-    Returns those whose place it needs.
+    Returns those whose place it needs, and where it will be.
     """
-    here = (m for m in models if m.resident and not m.remote)
-    others = [m for m in here if not m.pinned and m.name not in room.leaving]
+    there = (m for m in models if m.resident and not m.remote)
+    others = [m for m in there if not m.pinned and m.name not in room.leaving]
     limits = replace(limits, grace=_grace(others, limits))
-    idle = [m for m in others if _is_idle(m, newcomer, limits, now)]
-    chosen: list[ModelView] = []
-    for model in sorted(idle, key=lambda m: m.last_used):
-        if room.will_fit(newcomer, chosen):
-            break
-        chosen.append(model)
-    if room.will_fit(newcomer, chosen):
-        chosen = _only_needed(newcomer, chosen, room)
-        for model in chosen:
-            room.leave(model, actions, newcomer.name)
-        return chosen
-    if not room.will_fit(newcomer, others):
-        return ()  # somebody older comes first: nothing is drained in vain
-    # Idle ones alone are not enough: busy ones have to end their work first.
-    busy = [m for m in others if m not in idle and (m.ready or m.draining)]
-    for model in sorted(busy, key=lambda m: _order(m, newcomer, limits)):
-        if room.will_fit(newcomer, chosen):
-            break
-        chosen.append(model)
-    chosen = _only_needed(newcomer, chosen, room)
-    for model in chosen:
-        if model in idle or model.draining or model.name in room.draining:
+    idle = {m.name for m in others if _is_idle(m, newcomer, limits, now)}
+    every = (
+        _plan(newcomer, machine, room.in_the_way(machine, others), idle, limits, room)
+        for machine in room.machines(newcomer)
+    )
+    plans = [plan for plan in every if plan is not None]
+    if not plans:
+        return (), None  # somebody older comes first: nothing is drained in vain
+    plan = plans[0]
+    if len(plans) > 1:
+        plan = min(plans, key=lambda plan: _harm(plan, newcomer, idle, limits, room))
+    for model in plan.chosen:
+        if plan.at_once:
+            _leave(model, room.leaving, actions, newcomer.name)
+        elif model.name in idle or model.draining or model.name in room.draining:
             continue
-        due = _due(model, newcomer, limits)
-        if due <= now:
+        elif (due := _due(model, newcomer, limits)) <= now:
             room.draining.add(model.name)
             actions.append(Action(Act.DRAIN, model.name))
         else:
             alarms.append(due)
-    return chosen
+    return plan.chosen, plan.spot
 
 
-def _only_needed(newcomer: ModelView, chosen: Sequence[ModelView], room: Room) -> list[ModelView]:
-    """Return ``chosen`` without those that later choices have made unnecessary."""
-    needed = list(chosen)
-    for model in chosen:
+def _plan(
+    newcomer: ModelView,
+    machine: str,
+    others: Sequence[ModelView],
+    idle: Set[str],
+    limits: SchedulingLimits,
+    room: Room,
+) -> _Plan | None:
+    """Return who of ``others`` has to go from ``machine``; ``None``: that would not be enough."""
+    place = partial(room.place_without, newcomer, machine)
+    chosen: list[ModelView] = []
+    spot = place(chosen)
+    for model in sorted([m for m in others if m.name in idle], key=lambda m: m.last_used):
+        if spot is not None:
+            break
+        chosen.append(model)
+        spot = place(chosen)
+    if spot is not None:
+        return _Plan(*_only_needed(chosen, spot, place), at_once=True)
+    if place(others) is None:
+        return None
+    # Idle ones alone are not enough: busy ones have to end their work first.
+    busy = [m for m in others if m.name not in idle and (m.ready or m.draining)]
+    for model in sorted(busy, key=lambda m: _order(m, newcomer, limits)):
+        if spot is not None:
+            break
+        chosen.append(model)
+        spot = place(chosen)
+    if spot is None:
+        return _Plan(chosen, None, at_once=False)
+    return _Plan(*_only_needed(chosen, spot, place), at_once=False)
+
+
+def _only_needed(
+    chosen: Sequence[ModelView], spot: Spot, place: Callable[[Sequence[ModelView]], Spot | None]
+) -> tuple[Sequence[ModelView], Spot]:
+    """Return ``chosen`` without those that later choices have made unnecessary, and the place
+    that is there then.
+    """
+    needed = chosen
+    for model in chosen[:-1]:  # without the last one it did not fit
         rest = [m for m in needed if m is not model]
-        if room.will_fit(newcomer, rest):
-            needed = rest
-    return needed
+        if (other := place(rest)) is not None:
+            needed, spot = rest, other
+    return needed, spot
+
+
+def _harm(
+    plan: _Plan, newcomer: ModelView, idle: Set[str], limits: SchedulingLimits, room: Room
+) -> tuple[bool, bool, bool, float, float, int]:
+    """Return what is compared to choose the machine on which room is made.
+
+    Idle models go before busy ones, and of those such as are drained already, so that a choice
+    lasts; then those whose turns end first, those least recently used, and the fewest.
+    """
+    busy = () if plan.at_once else [m for m in plan.chosen if m.name not in idle]
+    return (
+        not plan.at_once,
+        plan.spot is None,
+        any(not m.draining and m.name not in room.draining for m in busy),
+        max((_due(m, newcomer, limits) for m in busy), default=-math.inf),
+        max((m.last_used for m in plan.chosen), default=-math.inf),
+        len(plan.chosen),
+    )
 
 
 def _is_idle(model: ModelView, newcomer: ModelView, limits: SchedulingLimits, now: float) -> bool:

@@ -1,98 +1,247 @@
-"""Tells, during a decision, which models fit beside each other, and on which devices. Pure."""
+"""Tells, during a decision, which models fit beside each other, and on which devices. Pure.
+
+A model goes to one machine. Which, ``placement`` of the limits says: "pack" or "spread". Where it
+could only try to fit, it goes if no other machine could hold it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
 
-from gateway.backends.decision import Act, Action, ModelView, SchedulingLimits
-from gateway.backends.placement import Memory, Placement, place, taken_by
+from gateway.backends.decision import ModelView, SchedulingLimits
+from gateway.backends.machine_room import MachineRoom, Spot
+from gateway.backends.placement import (
+    HERE,
+    Demand,
+    Memory,
+    Placement,
+    by_machine,
+    machine_of,
+    taken_by,
+)
+
+_NONE: frozenset[str] = frozenset()
 
 
 class Room:
     """The room for models: what is resident now, and what will be after the actions
     chosen so far.
+
+    What is on a node that takes no models now, drained or lost, is in nobody's way.
     """
 
     def __init__(
-        self, models: Sequence[ModelView], limits: SchedulingLimits, memory: Memory
+        self,
+        models: Sequence[ModelView],
+        limits: SchedulingLimits,
+        memory: Memory,
+        leaving: set[str],
     ) -> None:
-        self._limits = limits
-        self._memory = memory
-        here = [m for m in models if m.resident and not m.remote]
-        self._sizes = {m.name: m.demand.size for m in here}
-        self._taken = {m.name: m.on for m in here}
-        self._staying = {m.name: m.on for m in here if m.pinned and not m.stopping and not m.unload}
-        self.leaving = {m.name for m in models if m.resident and m.stopping}
+        """``leaving``: the models that are being stopped, to which the decision adds more."""
+        self._spread = limits.placement == "spread"
+        self._most = limits.max_loaded
+        there = [m for m in models if m.resident and not m.remote]
+        parted: list[ModelView] = []  # of which some is on nodes
+        if "/" in "".join([device for m in there for device, _ in m.on]):
+            parted = [m for m in there if any("/" in device for device, _ in m.on)]
+            there = [m for m in there if all("/" not in device for device, _ in m.on)]
+        self._here = MachineRoom(HERE, memory, limits.budget, there)
+        self._nodes = {name: MachineRoom(name, memory.nodes[name]) for name in sorted(memory.nodes)}
+        #: Those that count for ``max_loaded``, and of them those that nobody unloads.
+        self._there = {*self._here.taken}
+        self._staying = {*self._here.staying}
+        for model in parted:
+            self._add_parts(model)
+        self._able_for: dict[str, Set[str]] = {}
+        self.leaving = leaving
         self.draining: set[str] = set()  # by a choice made for an older newcomer
+
+    def _add_parts(self, model: ModelView) -> None:
+        """Count a model where it is, but for nodes that take no models now."""
+        ram = self._here.memory.ram
+        for machine, on in by_machine(model.on).items():
+            size = 0
+            if machine == HERE:
+                size = sum(size for name, size in on if ram is None or name != ram.name)
+            elif machine not in self._nodes:
+                continue
+            self._at(machine).add(model.name, on, size, stays=model.stays)
+            self._there.add(model.name)
+            if model.stays:
+                self._staying.add(model.name)
+
+    # --- whether it would fit --------------------------------------------------------------------
+
+    def may_run(self, model: ModelView) -> bool:
+        """Return whether a machine is there on which it may run."""
+        return model.demand.here or bool(model.demand.elsewhere.keys() & self._nodes.keys())
 
     def ever_fits(self, model: ModelView) -> bool:
         """Return whether it would fit if everything had gone that can go, other programs too."""
-        return self._place(model, self._staying, ever=True) is not None
+        return self._fits(model, ever=True)
 
     def could_fit(self, model: ModelView) -> bool:
         """Return whether it would fit if every model had gone that can go, beside
         other programs.
         """
-        return self._place(model, self._staying, hopeful=True) is not None
+        return self._fits(model, hopeful=True)
 
-    def place(self, model: ModelView) -> Placement | None:
+    def _fits(self, model: ModelView, *, ever: bool = False, hopeful: bool = False) -> bool:
+        if self._full(None):
+            return False
+        for machine, demand in self._machines_for(model):
+            if machine.place(model, demand, None, ever=ever, hopeful=hopeful) is not None:
+                return True
+        return False
+
+    def _machines_for(self, model: ModelView) -> Sequence[tuple[MachineRoom, Demand]]:
+        """Return the machines on which it may run, and what it needs there."""
+        demand = model.demand
+        here = [(self._here, demand)] if demand.here else []
+        if not demand.elsewhere:
+            return here
+        every = demand.elsewhere
+        return here + [(self._nodes[name], every[name]) for name in self._nodes if name in every]
+
+    def _full(self, away: Set[str] | None) -> bool:
+        """Return whether there are as many models as may be loaded, without those ``away``."""
+        if self._most is None:
+            return False
+        return len(self._staying if away is None else self._there - away) >= self._most
+
+    # --- where it goes ---------------------------------------------------------------------------
+
+    def place(self, model: ModelView) -> Spot | None:
         """Return where ``model`` could start this moment."""
-        return self._place(model, self._taken)
+        if not self._nodes:
+            return self._only_spot(model, _NONE)
+        spots = [
+            spot
+            for machine, demand in self._machines_for(model)
+            if (spot := self._spot(model, machine, demand, _NONE)) is not None
+        ]
+        return self._best([spot for spot in spots if self._may_take(model, spot)])
 
-    def place_scantily(self, model: ModelView) -> Placement | None:
+    def place_scantily(self, model: ModelView) -> Spot | None:
         """Return where ``model`` could start this moment with no more than it can do with."""
         demand = model.demand
-        if demand.scant is None:
-            return None
-        least = min(demand.scant, demand.least)
-        return self._place(replace(model, demand=replace(demand, least=least)), self._taken)
-
-    def will_fit(self, model: ModelView, gone: Sequence[ModelView]) -> bool:
-        """Return whether it will fit when those that are leaving, and ``gone``, have gone."""
-        return self.place_without(model, gone) is not None
-
-    def place_without(self, model: ModelView, gone: Sequence[ModelView]) -> Placement | None:
-        """Return where it will be then."""
-        away = self.leaving | {m.name for m in gone}
-        return self._place(model, {n: on for n, on in self._taken.items() if n not in away})
-
-    def _place(
-        self,
-        model: ModelView,
-        taken: Mapping[str, Placement],
-        *,
-        ever: bool = False,
-        hopeful: bool = False,
-    ) -> Placement | None:
-        limits = self._limits
-        if taken:  # alone, anything may try: what it needs is only an estimate
-            if model.alone and not taken.keys() <= self._staying.keys():
-                return None
-            if limits.max_loaded is not None and len(taken) + 1 > limits.max_loaded:
-                return None
-            together = sum(self._sizes[name] for name in taken) + model.demand.size
-            if limits.budget is not None and together > limits.budget:
-                return None
-        return place(
-            model.demand,
-            self._memory,
-            taken_by(taken.values()),
-            ever=ever,
-            hopeful=hopeful,
-            last=taken.keys() <= self._staying.keys(),
+        scant = replace(
+            _scant(demand),
+            here=demand.here and demand.scant is not None,
+            elsewhere={n: _scant(d) for n, d in demand.elsewhere.items() if d.scant is not None},
         )
+        return self.place(replace(model, demand=scant))
 
-    def reserve(self, model: ModelView, on: Placement) -> None:
-        """Keep a place for it, against those that came later."""
-        self._taken.setdefault(model.name, on)
-        self._sizes.setdefault(model.name, model.demand.size)
+    def machines(self, model: ModelView) -> list[str]:
+        """Return the machines on which others may make room for ``model``."""
+        if not self._nodes:
+            return [HERE]
+        able = self._able(model)
+        return [m.name for m, _ in self._machines_for(model) if not able or m.name in able]
 
-    def leave(self, model: ModelView, actions: list[Action], room_for: str | None = None) -> None:
-        """Stop it. Its place counts as taken until the process is gone.
+    def in_the_way(self, machine: str, others: Sequence[ModelView]) -> Sequence[ModelView]:
+        """Return those of ``others`` that may have to go for one that is to be on ``machine``."""
+        if not self._nodes:
+            return others
+        there = self._there if self._full(self.leaving) else self._at(machine).taken
+        return [other for other in others if other.name in there]
 
-        ``room_for``: the model that needs that place.
+    def place_without(
+        self, model: ModelView, machine: str, gone: Sequence[ModelView]
+    ) -> Spot | None:
+        """Return where on ``machine`` it will be when those that are leaving, and ``gone``, have
+        gone.
         """
-        if model.name not in self.leaving:
-            self.leaving.add(model.name)
-            actions.append(Action(Act.STOP, model.name, room_for=room_for))
+        away = self.leaving.union([m.name for m in gone])
+        if not self._nodes:
+            return self._only_spot(model, away)
+        demand = model.demand if machine == HERE else model.demand.elsewhere[machine]
+        spot = self._spot(model, self._at(machine), demand, away)
+        return spot if spot is not None and self._may_take(model, spot) else None
+
+    def copies(self, model: ModelView, first: Placement) -> tuple[Placement, ...]:
+        """Return where ``model``, which starts on ``first``, goes with all copies that have room.
+
+        They are kept apart: on other machines, if there are any, then on other devices.
+        """
+        placed = [first]
+        while len(placed) < model.demand.copies and not model.alone:
+            spot = self._apart(model, taken_by(placed))
+            if spot is None:
+                break
+            self.reserve(model, spot)
+            placed.append(spot.on)
+        return tuple(placed)
+
+    def _apart(self, model: ModelView, used: Mapping[str, int]) -> Spot | None:
+        """Return where one more copy of ``model`` fits, at best apart from the devices ``used``."""
+        every = list(self._machines_for(model))
+        machines = {machine_of(device) for device in used} or {HERE}
+        others = [(machine, demand) for machine, demand in every if machine.name not in machines]
+        for where, without in ((others, _NONE), (every, used.keys()), (every, _NONE)):
+            found = [
+                machine.spot(model, demand, _NONE, without=without) for machine, demand in where
+            ]
+            fitting = [spot for spot in found if spot is not None and spot.left >= 0]
+            if (best := self._best(fitting)) is not None:
+                return best
+        return None
+
+    def _only_spot(self, model: ModelView, away: Set[str]) -> Spot | None:
+        """Return the same where there is no other machine to compare with."""
+        if self._full(away) or not model.demand.here:
+            return None
+        on = self._here.place(model, model.demand, away)
+        return None if on is None else Spot(HERE, on, 0)
+
+    def _spot(
+        self, model: ModelView, machine: MachineRoom, demand: Demand, away: Set[str]
+    ) -> Spot | None:
+        return None if self._full(away) else machine.spot(model, demand, away)
+
+    def _may_take(self, model: ModelView, spot: Spot) -> bool:
+        """Return whether it fits there at its word, or no other machine could hold it."""
+        return spot.left >= 0 or not self._able(model) - {spot.machine}
+
+    def _able(self, model: ModelView) -> Set[str]:
+        """Return the machines that could hold it, at its word, if all had gone that can go."""
+        able = self._able_for.get(model.name)
+        if able is None:
+            found = [
+                machine.spot(model, demand, None, hopeful=True)
+                for machine, demand in self._machines_for(model)
+            ]
+            able = {spot.machine for spot in found if spot is not None and spot.left >= 0}
+            self._able_for[model.name] = able
+        return able
+
+    def _best(self, spots: Sequence[Spot]) -> Spot | None:
+        if len(spots) < 2:
+            return spots[0] if spots else None
+        fitting = [spot for spot in spots if spot.left >= 0]
+        if not fitting:
+            return max(spots, key=lambda spot: spot.left)
+        if self._spread:
+            return min(fitting, key=lambda spot: self._at(spot.machine).crowd)
+        return min(fitting, key=lambda spot: (spot.machine != HERE, spot.left))
+
+    def _at(self, machine: str) -> MachineRoom:
+        return self._here if machine == HERE else self._nodes[machine]
+
+    # --- what is done about it -------------------------------------------------------------------
+
+    def reserve(self, model: ModelView, spot: Spot | None) -> None:
+        """Keep a place for it, or for one more copy, against those that came later.
+
+        Where it has none yet, it counts all the same.
+        """
+        self._there.add(model.name)
+        if spot is not None:
+            self._at(spot.machine).add(model.name, spot.on, model.demand.size)
+        elif model.demand.here:
+            self._here.add(model.name, (), model.demand.size)
+
+
+def _scant(demand: Demand) -> Demand:
+    return replace(demand, least=min(demand.scant or 0, demand.least))
