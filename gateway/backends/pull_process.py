@@ -18,9 +18,10 @@ from typing import Any
 
 from gateway.backends import pulled
 from gateway.errors import GatewayError
+from gateway.models.fetching import PullProgress
 from gateway.models.hub import parse_reference
 from gateway.models.hub_client import Hub
-from gateway.models.pull import PullProgress, pull
+from gateway.models.pull import pull
 from gateway.models.transfer_speed import TransferSpeed, seconds_left
 from gateway.problems import InvalidFiles
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import IO, Final
 
 from gateway.cli.terminal import clean, console, moves, size_of
-from gateway.models.pull import PullProgress, Told
+from gateway.models.fetching import PullProgress, Told
 from gateway.models.transfer_speed import TransferSpeed, seconds_left
 
 #: Seconds between two lines, if there is no terminal.

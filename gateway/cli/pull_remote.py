@@ -15,8 +15,8 @@ from gateway.cli.pull_progress import shown
 from gateway.cli.pull_table import ask
 from gateway.cli.terminal import clean
 from gateway.errors import BadRequest
+from gateway.models.fetching import PullProgress
 from gateway.models.hub import Reference
-from gateway.models.pull import PullProgress
 
 #: Seconds for the gateway to ask the hub.
 _PATIENCE: Final = 120.0

@@ -84,7 +84,7 @@ def scan(folder: Path, *, leave_out: Iterable[Path] = (), root: Path | None = No
     folder = folder.expanduser().absolute()
     root = folder if root is None else root.expanduser().absolute()
     known = {_identity(path) for path in leave_out}
-    files = [file for file in _first_parts(_files(folder)) if _identity(file) not in known]
+    files = [file for file in _first_parts(gguf_files(folder)) if _identity(file) not in known]
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="scan") as threads:
         found = list(threads.map(lambda file: look_at(file, root), files))
     return _with_projectors(found)
@@ -124,9 +124,9 @@ def with_projector(found: Found, root: Path) -> Found:
 # --- files -----------------------------------------------------------------------------------
 
 
-def _files(root: Path) -> Iterator[Path]:
-    """Yield each GGUF file once, however many links lead to it; hidden folders are not
-    looked into.
+def gguf_files(root: Path) -> Iterator[Path]:
+    """Yield each GGUF file below ``root`` once, however many links lead to it; hidden folders are
+    not looked into. Raises ``OSError`` where ``root`` can't be read.
     """
     seen: set[tuple[int, int]] = set()
     waiting = [root]

@@ -17,7 +17,7 @@ import pytest
 from gateway.cli import main
 from gateway.cli.pull_progress import PlainProgress, progress_in_numbers
 from gateway.models import hub_client
-from gateway.models.pull import PullProgress
+from gateway.models.fetching import PullProgress
 from tests.harness import COMMAND, project, tied, wait_until
 from tests.hub_server import HubServer, Repo, hub_server
 from tests.screen import at_terminal

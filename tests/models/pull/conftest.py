@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from gateway.models import pull as pull_module
+from gateway.models import fetching
 from tests.hub_server import HubServer, Repo, hub_server
 from tests.models.pull.fetching import NAME
 
@@ -22,7 +22,7 @@ def server(data: bytes, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
     monkeypatch.setenv("HF_TOKEN_PATH", "/nowhere")
     monkeypatch.delenv("HF_TOKEN", raising=False)
-    monkeypatch.setattr(pull_module, "WAITS", (0.01, 0.01, 0.01))
+    monkeypatch.setattr(fetching, "WAITS", (0.01, 0.01, 0.01))
     with hub_server() as server:
         server.repos[NAME] = Repo({"thing-Q4_0.gguf": data, "other-file.txt": b"x"})
         yield server

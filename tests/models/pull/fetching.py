@@ -5,13 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from gateway.models.fetching import PullProgress
 from gateway.models.hub import Reference, choose
 from gateway.models.hub_client import Hub
-from gateway.models.pull import (
-    PullPlan,
-    PullProgress,
-    pull,
-)
+from gateway.models.pull import PullPlan, pull
 from tests.hub_server import HubServer
 
 NAME = "me/thing-GGUF"

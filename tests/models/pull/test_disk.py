@@ -9,13 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from gateway.models import pull as pull_module
+from gateway.models import fetching
 from gateway.models.hub_client import HubFailed
-from gateway.models.pull import (
-    AlreadyThere,
-    NotStored,
-    PullDiskFull,
-)
+from gateway.models.part_file import AlreadyThere, NotStored, PullDiskFull
 from tests.hub_server import HubServer
 from tests.models.pull.fetching import NAME, fetched, files
 
@@ -63,7 +59,7 @@ def test_disk_that_fills_up_is_told_and_the_part_goes_on_later(
             fetched(server, storage)
         assert server.starts() == []
         # Somebody else takes the room after it was seen to be free.
-        monkeypatch.setattr(pull_module, "SPARE", -(2**30))
+        monkeypatch.setattr(fetching, "SPARE", -(2**30))
         with pytest.raises(PullDiskFull, match=r"is full: make room there, and the same again"):
             fetched(server, storage)
         assert not (storage / NAME / "thing-Q4_0.gguf").exists()

@@ -14,10 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.models.pull import (
-    AlreadyThere,
-    pull,
-)
+from gateway.models.part_file import AlreadyThere
+from gateway.models.pull import pull
 from tests.harness import tied, wait_until
 from tests.hub_server import HubServer
 from tests.models.pull.fetching import NAME, files, planned

@@ -7,12 +7,10 @@ from pathlib import Path
 import pytest
 
 from gateway.errors import GatewayError, NotFound
+from gateway.models.fetching import WrongHash
 from gateway.models.hub_client import Hub, HubFailed, HubRefuses
-from gateway.models.pull import (
-    NotStored,
-    WrongHash,
-    pull,
-)
+from gateway.models.part_file import NotStored
+from gateway.models.pull import pull
 from tests.hub_server import HubServer
 from tests.models.pull.fetching import NAME, REFERENCE, fetched, files, planned
 

@@ -6,11 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from gateway.models.fetching import PullProgress, WrongHash
 from gateway.models.hub_client import Hub, HubFailed
-from gateway.models.pull import (
-    PullProgress,
-    WrongHash,
-)
 from tests.hub_server import HubServer, Repo
 from tests.models.pull.fetching import NAME, REFERENCE, fetched, files
 
