@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,7 +46,6 @@ from gateway.api.streams import StreamHandlers
 from gateway.api.system import SystemHandlers
 from gateway.api.webui import WebUiHandlers
 from gateway.backends.backend import Environment
-from gateway.backends.decision import SchedulingLimits
 from gateway.backends.facts import Headers
 from gateway.backends.hub_listings import HubListings
 from gateway.backends.log_requests import no_tasks
@@ -73,6 +71,7 @@ from gateway.http.request import Endpoint
 from gateway.http.tls_state import TlsState
 from gateway.library import Library
 from gateway.metrics.loop_lag import LoopLag
+from gateway.parts import cluster_of, conversations_of, limits_of, responses_of
 from gateway.pipeline.edge import Edge
 from gateway.pipeline.events import Board
 from gateway.pipeline.route import Row
@@ -89,6 +88,7 @@ from gateway.web.files import DIST, Files
 from gateway.web.page import PageHandlers
 
 if TYPE_CHECKING:
+    from gateway.cluster.cluster import Cluster
     from gateway.conversations.keeper import Conversations
     from gateway.responses.kept import KeptResponses
 
@@ -109,6 +109,7 @@ class Application:
     body_memory: BodyMemory
     conversations: Conversations | None
     responses: KeptResponses | None
+    cluster: Cluster | None
 
 
 def compose(
@@ -146,7 +147,8 @@ def compose(
         max_requests=settings.accounting.max_requests,
         max_requests_size=settings.accounting.max_size,
     )
-    conversations = _conversations(settings) if settings.cache.enabled else None
+    conversations = conversations_of(settings)
+    cluster = cluster_of(settings)
     environment = Environment(
         llama_server=settings.llama_server,
         llm_storage=settings.llm_storage,
@@ -157,22 +159,26 @@ def compose(
         stop_grace=STOP_GRACE,
         patience=patience,
         slot_saves=conversations,
+        nodes=cluster,
         metrics=settings.metrics.backends,
         tasks=tasks,
     )
     scheduler = Scheduler(
         library.catalog,
         environment,
-        SchedulingLimits(max_loaded=settings.scheduler.max_loaded),
+        limits_of(settings),
         queue_size=settings.limits.queue_size,
         queue_timeout=settings.limits.queue_timeout,
         idle_unload=settings.scheduler.idle_unload,
         memory_known=False,
     )
     library.changed = scheduler.apply
+    if cluster is not None:
+        cluster.changed, cluster.found = scheduler.nodes.changed, scheduler.nodes.adopt
+        cluster.drained_node = scheduler.nodes.move_off
     if conversations is not None:
         expect_used(conversations, library, accounting, gate)
-    responses = _responses(settings) if settings.responses.store else None
+    responses = responses_of(settings)
     site, body_memory = build_site(
         settings,
         library,
@@ -189,35 +195,7 @@ def compose(
     listeners = Listeners(site, settings, runtime.control_socket, inherited)
     lifecycle.connections = lambda: listeners.connections.count
     return Application(
-        gate, accounting, scheduler, listeners, body_memory, conversations, responses
-    )
-
-
-def _conversations(settings: Settings) -> Conversations:
-    from gateway.conversations.keeper import Conversations  # who saves none starts without it
-
-    cache = settings.cache
-    return Conversations(
-        settings.cache_dir,
-        max_size=cache.max_size,
-        max_age=cache.max_age,
-        min_tokens=cache.min_tokens,
-    )
-
-
-def _responses(settings: Settings) -> KeptResponses:
-    from gateway.responses.kept import KeptResponses  # who keeps none starts without it
-
-    kept = settings.responses
-    # Those under way are read again like any stream, for a while after their end.
-    streams = settings.streams
-    keep = streams.keep if streams.keep is not None else _STREAMS_OF_RESPONSES
-    return KeptResponses(
-        max_age=kept.max_age,
-        max_size=kept.max_size,
-        # A file of SQLite has one gateway, whose host's name may be another after each start.
-        name=f"{socket.gethostname()}:{settings.data_dir}" if settings.store.url else "this",
-        streams=KeptStreams(keep=keep, max_size=streams.max_size),
+        gate, accounting, scheduler, listeners, body_memory, conversations, responses, cluster
     )
 
 

@@ -19,7 +19,6 @@ from gateway.access.keys import KeyRing
 from gateway.access.principal import WITHOUT_KEY
 from gateway.app import compose
 from gateway.backends.command import find_program
-from gateway.backends.decision import SchedulingLimits
 from gateway.backends.machine import Machine, MachineReader
 from gateway.backends.process import Records
 from gateway.backends.scheduler import Scheduler
@@ -35,6 +34,7 @@ from gateway.http.lifecycle import Lifecycle
 from gateway.http.listeners import Listeners
 from gateway.library import Library
 from gateway.models.catalog import Catalog
+from gateway.parts import limits_of
 from gateway.runtime import Runtime
 from gateway.sdnotify import Notifier
 from gateway.secret import Secret
@@ -47,6 +47,7 @@ from gateway.workers import WORKERS
 if TYPE_CHECKING:
     from gateway.access.peers import Peers
     from gateway.access.store import Store
+    from gateway.cluster.cluster import Cluster
     from gateway.conversations.keeper import Conversations
     from gateway.responses.kept import KeptResponses
     from gateway.tls.acme import AcmeCertificate
@@ -125,6 +126,7 @@ class Gateway:
         #: The other gateways on the same database.
         self.peers: Peers | None = None
         self._conversations: Conversations | None = None
+        self._cluster: Cluster | None = None
         self.responses: KeptResponses | None = None
         self._background: list[asyncio.Task[None]] = []
         self.gate: KeyGate
@@ -179,6 +181,9 @@ class Gateway:
             self.listeners, self.body_memory = parts.listeners, parts.body_memory
             self.connections = parts.listeners.connections
             self._conversations, self.responses = parts.conversations, parts.responses
+            self._cluster = parts.cluster
+            if parts.cluster is not None:
+                stack.push_async_callback(parts.cluster.close)
             if parts.conversations is not None:
                 stack.push_async_callback(parts.conversations.close)
             stack.push_async_callback(self.scheduler.close)
@@ -212,6 +217,8 @@ class Gateway:
         if self._conversations is not None:
             await self._conversations.open()
             self._conversations.keep_texts(texts_of(self.library.catalog))
+        if self._cluster is not None:
+            await self._cluster.open()
         if self.responses is not None:
             await self.responses.open(store)
         _forget_with_keys(self._conversations, self.responses, self.gate, ring)
@@ -271,7 +278,7 @@ class Gateway:
                     _program(settings, environment.environ), environment.for_children
                 ),
             ),
-            SchedulingLimits(settings.scheduler.max_loaded, capacity.budget),
+            limits_of(settings, capacity.budget),
         )
 
     async def _close_keys(self) -> None:

@@ -31,6 +31,7 @@ from gateway.models.model import Model
 from gateway.upstream import Upstream, UpstreamError
 
 if TYPE_CHECKING:
+    from gateway.backends.nodes import Nodes
     from gateway.backends.tuning import Tuning
 
 _log = logging.getLogger(__name__)
@@ -98,6 +99,8 @@ class Environment:
     health_interval: float = 30.0
     #: Saves the slots of llama-servers; None: saving is off.
     slot_saves: SlotSaves | None = None
+    #: Other machines that models can be placed on; None: there is no cluster.
+    nodes: Nodes | None = None
     #: Whether llama-servers of our own keep metrics.
     metrics: bool = False
     #: Which task at its llama-server each of the last requests was.
@@ -204,6 +207,11 @@ class Backend(ABC):
         return None
 
     @property
+    def node(self) -> str | None:
+        """The node that it runs on, while it runs on one; None: this machine."""
+        return None
+
+    @property
     def progress(self) -> float | None:
         """The loaded share of the model, from 0 to 1, while it starts and if that is known."""
         return None
@@ -244,6 +252,10 @@ class Backend(ABC):
 
         Await what this returns until nothing is left; the end comes without that, too.
         """
+
+    def leave(self) -> asyncio.Future[None]:
+        """End it with the gateway; what can go on until the next one comes may."""
+        return self.stop()
 
     @abstractmethod
     def reset(self) -> None:

@@ -24,6 +24,7 @@ class Ended(enum.StrEnum):
     RUNAWAY = "runaway"  # a request would have kept it busy for ever
     OUT_OF_MEMORY = "out_of_memory"  # as it said itself
     NOT_STARTED = "not_started"  # its process ended, or took too long, before it was ready
+    NODE_LOST = "node_lost"  # its machine, in a cluster
     UNREACHABLE = "unreachable"  # every server of a remote model
 
 

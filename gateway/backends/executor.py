@@ -15,6 +15,7 @@ from gateway.backends.decision import Act, Action
 from gateway.backends.lease import Leases
 from gateway.backends.model_memory import ModelMemory
 from gateway.backends.roster import Roster
+from gateway.backends.run import NODE_LOST
 from gateway.backends.scheduled_model import ScheduledModel
 from gateway.backends.wait_queue import WaitQueue
 from gateway.errors import GatewayError, Unavailable
@@ -40,13 +41,16 @@ class Executor:
         memory: ModelMemory,
         died: Callable[[str, GatewayError], None],
         counts: ModelCounts,
+        load_again: Callable[[str], object],
     ) -> None:
+        """``load_again`` is called with a model's name whose node is lost."""
         self._roster = roster
         self._queue = queue
         self._leases = leases
         self._memory = memory
         self._died = died
         self._counts = counts
+        self._load_again = load_again
 
     def carry_out(self, action: Action) -> None:
         """Do one thing to one model."""
@@ -75,9 +79,8 @@ class Executor:
                 self._memory.begin_look()
 
     def _give_up(self, model: ScheduledModel) -> None:
-        assert self._memory.accounts is not None
         assert isinstance(model.spec, LocalModel)  # no other waits for memory
-        lacking = self._memory.accounts.lacking(model.spec)
+        lacking = self._memory.lacking(model.spec)
         _log.warning("%s", lacking.message)
         self._queue.refuse(model, lacking)
 
@@ -95,6 +98,8 @@ class Executor:
             if backend.by_request:
                 model.slots = 1  # until one more request has gone well
             self._died(model.spec.name, death)
+            if death.code == NODE_LOST and not model.unload:
+                self._load_again(model.spec.name)
         if (failure := backend.start_error) is not None and failure is not model.start_error:
             model.start_error = failure
             self._load_failed(model, failure)
@@ -104,6 +109,7 @@ class Executor:
             model.loaded = backend.starts
             model.alone, model.shrunk = False, 0
             self._memory.weigh(model)
+        self._memory.hear(model)
         if model.unload:
             backend.drain()  # it was starting when it was sent away
         self._roster.settle(model)

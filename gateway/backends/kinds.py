@@ -16,6 +16,10 @@ def backend_for(
 ) -> Backend:
     """Return the backend of ``spec``. ``socket_name``: of a socket, if it needs one."""
     match spec:
+        case LocalModel() if environment.nodes is not None:
+            from gateway.backends.placed import PlacedBackend  # only in a cluster
+
+            return PlacedBackend(spec, environment, socket_name, changed)
         case LocalModel():
             return LocalBackend(spec, environment, socket_name, changed)
         case RemoteModel():

@@ -11,13 +11,17 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from gateway.backends.growth import Growth
+from gateway.backends.nodes import Nodes, Terms, node_of, of_node
+from gateway.backends.placed import PlacedBackend
 from gateway.backends.placement import Demand, Look, Memory, Placement, Resident, taken_by
 from gateway.backends.roster import Roster
 from gateway.backends.scheduled_model import ScheduledModel, memory_of
 from gateway.backends.wait_queue import WaitQueue
+from gateway.errors import GatewayError, Unavailable
 from gateway.models.local_model import LocalModel
 from gateway.models.model import Model
 from gateway.tasks import spawn, spawn_lasting
@@ -52,6 +56,7 @@ class ModelMemory:
         interval: float,
         decide: Callable[[], None],
         budget: Callable[[int], None],
+        nodes: Nodes | None = None,
     ) -> None:
         self._roster = roster
         self._queue = queue
@@ -59,6 +64,7 @@ class ModelMemory:
         self._interval = interval
         self._decide = decide
         self._budget = budget
+        self._nodes = nodes
         self.accounts: Accounts | None = None
 
     def watch(self, accounts: Accounts) -> None:
@@ -69,7 +75,8 @@ class ModelMemory:
 
     def now(self) -> Memory:
         """Return the memory for a decision that is made now."""
-        return self.accounts.memory() if self.accounts is not None else _NOT_WATCHED
+        memory = self.accounts.memory() if self.accounts is not None else _NOT_WATCHED
+        return memory if self._nodes is None else replace(memory, nodes=self._nodes.memory())
 
     def size(self, spec: Model) -> int | None:
         """Return bytes ``spec`` needs, ``None`` as long as that isn't known."""
@@ -87,7 +94,15 @@ class ModelMemory:
             return None
         accounts, spec, waits = self.accounts, model.spec, model.oldest_wait is not None
         if accounts is not None and waits and not model.resident and isinstance(spec, LocalModel):
-            return accounts.demand(spec)
+            demand, nodes = accounts.demand(spec), self._nodes
+            if nodes is None:
+                return demand
+            if not nodes.knows(spec):
+                return None
+            demand = nodes.demand(spec, demand)
+            if demand.elsewhere and accounts.refusal(spec) is not None:
+                demand = replace(demand, here=False)  # it must have a GPU, and nodes have one
+            return demand
         given = memory_of(model) or size
         return Demand(given, given)
 
@@ -101,19 +116,25 @@ class ModelMemory:
             spec, wanted = model.spec, model.queue or model.loaders
             if not wanted or model.resident or not isinstance(spec, LocalModel):
                 continue
-            if model.looked_up is not spec:
-                model.looked_up = spec
-                spawn(self._look_up(spec, accounts), name=f"memory of {spec.name}")
+            unknown = self._nodes is not None and not self._nodes.knows(spec)
+            if model.looked_up is not spec or (unknown and not model.looking_up):
+                model.looked_up, model.looking_up = spec, True
+                spawn(self._look_up(model, spec, accounts), name=f"memory of {spec.name}")
             memory = accounts.memory()
             seen = memory.look is Look.FRESH and memory.seen >= (model.oldest_wait or 0.0)
+            if self._nodes is not None and self._nodes.takes(spec):
+                continue
             if seen and (refusal := accounts.refusal(spec)) is not None:
                 model.backend.refused(refusal)
                 self._queue.refuse(model, refusal)
 
-    async def _look_up(self, spec: LocalModel, accounts: Accounts) -> None:
+    async def _look_up(self, model: ScheduledModel, spec: LocalModel, accounts: Accounts) -> None:
         try:
             await accounts.need_of(spec)
+            if self._nodes is not None:
+                await self._nodes.look_up(spec)
         finally:
+            model.looking_up = False
             self._decide()
 
     def note_short(self, short: frozenset[str]) -> None:
@@ -170,19 +191,23 @@ class ModelMemory:
         """Grant ``model``, which is about to start, its memory on these devices."""
         model.on = on
         model.grant = model.backend.tuning = None
-        accounts, spec = self.accounts, model.spec
+        accounts, spec, backend = self.accounts, model.spec, model.backend
+        others = [other for other in self._roster.local() if other is not model]
+        taken = taken_by(other.on for other in others if other.resident)
+        shared = any(other.resident or other.last_used for other in others)
+        share = _LESS**model.shrunk
+        if isinstance(backend, PlacedBackend):
+            node = node_of(on)
+            backend.place(node)
+            if node is not None:
+                there = dict(of_node(node, tuple(taken.items())))
+                backend.place(node, Terms(of_node(node, on), there, shared, share))
+                return
         if accounts is None or not isinstance(spec, LocalModel):
             return
         model.backend.devices = accounts.flags(spec, on)
         model.backend.without_gpu = accounts.without_gpu(spec)
-        others = [other for other in self._roster.local() if other is not model]
-        model.grant = accounts.grant(
-            spec,
-            on,
-            taken_by(other.on for other in others if other.resident),
-            shared=any(other.resident or other.last_used for other in others),
-            share=_LESS**model.shrunk,
-        )
+        model.grant = accounts.grant(spec, on, taken, shared=shared, share=share)
         if model.grant is not None:
             model.on = model.grant.placement(on)
 
@@ -199,6 +224,28 @@ class ModelMemory:
         model.backend.tuning = tuning
         if tuning is not None and tuning.needs is not None:
             model.on = grant.placement(model.on, tuning.needs)
+
+    def hear(self, model: ScheduledModel) -> None:
+        """Count what the node of a model says that it takes there."""
+        if isinstance(model.backend, PlacedBackend) and (held := model.backend.held) is not None:
+            model.on = held
+            model.held = sum(size for _, size in held)
+
+    def lacking(self, spec: LocalModel) -> GatewayError:
+        """Return the error for ``spec`` where there was no place for it for too long."""
+        accounts, nodes = self.accounts, self._nodes
+        assert accounts is not None
+        if nodes is None:
+            return accounts.lacking(spec)
+        if nodes.demand(spec, accounts.demand(spec)).here:
+            return accounts.lacking(spec)
+        why = nodes.problem(spec) or "other programs, or pinned models, hold their memory"
+        return Unavailable(
+            f"no node has a place for {spec.name!r}.",
+            detail=f"{why[0].upper()}{why[1:]}.",
+            code="no_node",
+            headers={"Retry-After": "10"},
+        )
 
     # --- what it takes -------------------------------------------------------------------------
 

@@ -56,6 +56,19 @@ class Roster:
         """Return the model that ``backend`` stands behind."""
         return next((model for model in self.all() if model.backend is backend), None)
 
+    def note_rivals(self, used: ScheduledModel, now: float, late: float) -> None:
+        """Note which models compete with ``used``: requests wait for them, for longer than
+        ``late`` seconds, while it is in use.
+        """
+        if not used.spec.takes_memory:
+            return
+        for model in self.models.values():
+            oldest = model.oldest_wait
+            if oldest is None or oldest >= now - late or model.resident:
+                continue
+            if model.spec.takes_memory:
+                used.vied = model.vied = now
+
     def apply(self, catalog: Catalog) -> None:
         """Take over a changed models.json, touching only what changed.
 

@@ -11,6 +11,9 @@ from gateway.backends.watchdog import Hang
 from gateway.errors import GatewayError
 from gateway.upstream import UpstreamPool
 
+#: The ``code`` of the error of a llama-server whose machine is lost.
+NODE_LOST = "node_lost"
+
 
 @dataclass(frozen=True, slots=True)
 class End:

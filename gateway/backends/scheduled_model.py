@@ -95,6 +95,7 @@ class ScheduledModel:
     short_since: float | None = None
     #: The spec for which its need of memory was last looked up.
     looked_up: Model | None = None
+    looking_up: bool = False
     #: Its unique key. A model that is gone from models.json, and still to be drained, has a key
     #: that differs from its name, because a new model may get the same name.
     key: str = ""

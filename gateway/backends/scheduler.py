@@ -22,6 +22,7 @@ from gateway.backends.executor import Executor
 from gateway.backends.lease import Lease, Leases
 from gateway.backends.model_memory import ModelMemory
 from gateway.backends.model_status import ModelStatus, QueuePosition, status_of
+from gateway.backends.node_changes import NodeChanges
 from gateway.backends.policy import decide
 from gateway.backends.roster import Roster
 from gateway.backends.scheduled_model import ScheduledModel, view_of
@@ -82,6 +83,7 @@ class Scheduler:
             interval=environment.growth_interval,
             decide=self._decide,
             budget=self._set_budget,
+            nodes=environment.nodes,
         )
         self._executor = Executor(
             self._roster,
@@ -90,7 +92,10 @@ class Scheduler:
             self._memory,
             lambda model, error: self.died(model, error),
             environment.counts,
+            lambda model: self.nodes.load_again(model),
         )
+        #: What follows from changes of the nodes of a cluster.
+        self.nodes = NodeChanges(self._roster, self._undecided, self.load)
 
     def watch_memory(self, accounts: Accounts, limits: SchedulingLimits) -> None:
         """Decide by memory from now on: what models need, and how much there is."""
@@ -291,7 +296,7 @@ class Scheduler:
             self._alarm.cancel()
         models = self._roster.all()
         growing = [model.growing for model in models]
-        await asyncio.gather(*(model.backend.stop() for model in models))
+        await asyncio.gather(*(model.backend.leave() for model in models))
         await cancel_and_wait(*growing)
 
     # --- when to decide -------------------------------------------------------------------------
@@ -364,23 +369,10 @@ class Scheduler:
 
     def _released(self, model: ScheduledModel, now: float) -> None:
         if waiting := self._queue.waiting:
-            self._note_rivals(model, now)
+            self._roster.note_rivals(model, now, self.limits.late)
         expires = not model.in_flight and model.ttl(self._idle_unload) is not None
         if waiting or model.unload or expires:
             self._decide()
-
-    def _note_rivals(self, used: ScheduledModel, now: float) -> None:
-        """Note which models compete with ``used``: requests wait for them while it is in use."""
-        if not used.spec.takes_memory:
-            return
-        since = now - self.limits.late
-        for model in self._models.values():
-            oldest = model.oldest_wait
-            if oldest is None or oldest >= since or model.resident:
-                continue
-            if not model.spec.takes_memory:
-                continue
-            used.vied = model.vied = now
 
     def _set_budget(self, budget: int) -> None:
         self.limits = replace(self.limits, budget=budget)

@@ -30,7 +30,7 @@ from gateway.backends.slots import Slots, slots_in
 from gateway.backends.speed import Speed
 from gateway.backends.usage import group_members
 from gateway.errors import GatewayError
-from gateway.upstream import UpstreamPool, UpstreamRequest
+from gateway.upstream import Upstream, UpstreamRequest
 
 #: Tokens of prompts that llama-server reads in one step by default (``--batch-size``).
 DEFAULT_BATCH = 2048
@@ -77,7 +77,7 @@ class Watchdog:
 
     def __init__(
         self,
-        pool: UpstreamPool,
+        pool: Upstream,
         group: int,
         patience: Patience,
         flights: Flights,

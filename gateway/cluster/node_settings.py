@@ -1,4 +1,4 @@
-"""What a node is told when it joins. Plain values: Ray sends them from process to process."""
+"""The settings of one node, which come from its own configuration. Ray sends them to its actor."""
 
 from __future__ import annotations
 
@@ -8,14 +8,17 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeSettings:
-    """The settings of one node. ``load_timeout`` in seconds.
+    """The settings of one node. Times in seconds.
 
     ``host``: the address at which gateways reach its llama-servers, and the only one that is
-    listened on for them.
+    listened on for them. ``data_dir``: where it notes its children, and what models took of its
+    memory. ``orphan_after``: the llama-servers of a gateway that has not been heard of for so long
+    are ended.
     """
 
     llama_server: str
     llm_storage: Path
-    runtime_dir: Path
+    data_dir: Path
     host: str
     load_timeout: float = 300.0
+    orphan_after: float = 120.0

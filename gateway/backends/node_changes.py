@@ -1,0 +1,74 @@
+"""What follows for models from changes of the nodes of a cluster."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+from gateway.backends.logring import LogRing
+from gateway.backends.nodes import NodeRun, on_node
+from gateway.backends.placed import PlacedBackend
+from gateway.backends.roster import Roster
+from gateway.errors import GatewayError
+from gateway.models.local_model import LocalModel
+from gateway.tasks import spawn
+
+
+class Load(Protocol):
+    """See :meth:`gateway.backends.scheduler.Scheduler.load`."""
+
+    def __call__(self, model: str, *, explicit: bool) -> Awaitable[None]: ...
+
+
+class NodeChanges:
+    """The changes for the models of ``roster``; ``undecided``: decide afterwards, once."""
+
+    def __init__(
+        self,
+        roster: Roster,
+        undecided: Callable[[], AbstractContextManager[None]],
+        load: Load,
+    ) -> None:
+        self._roster = roster
+        self._undecided = undecided
+        self._load = load
+
+    def changed(self) -> None:
+        """Decide again: a node has come, gone, or told something."""
+        with self._undecided():
+            for model in self._roster.models.values():
+                model.looked_up = None
+
+    def move_off(self, node: str) -> None:
+        """Drain what runs on ``node``; what was loaded there is loaded again, elsewhere."""
+        with self._undecided():
+            for model in self._roster.models.values():
+                if model.backend.node == node and not model.unload:
+                    model.send_away()
+                    self.load_again(model.spec.name)
+
+    def adopt(self, spec: LocalModel, adopt: Callable[[LogRing], NodeRun]) -> bool:
+        """Take over a llama-server for ``spec`` that an earlier gateway has left on a node.
+
+        Returns whether it is wanted. ``adopt`` makes a run of it.
+        """
+        found = self._roster.models.get(spec.name)
+        if found is None or found.resident or not isinstance(found.backend, PlacedBackend):
+            return False
+        if found.spec.process_identity() != spec.process_identity():
+            return False
+        with self._undecided():
+            run = adopt(found.backend.log)
+            found.on = on_node(run.node, run.on)
+            found.backend.adopt(run)
+        return True
+
+    def load_again(self, model: str) -> None:
+        """Load a model whose place is gone."""
+        spawn(self._load_again(model), name=f"load {model} again")
+
+    async def _load_again(self, model: str) -> None:
+        with contextlib.suppress(GatewayError):  # it is in the log, and in its status
+            await self._load(model, explicit=False)

@@ -1,0 +1,130 @@
+"""Other machines that models can be placed on, as the scheduler and the backends see them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from gateway.backends.placement import Demand, Memory, Placement
+from gateway.backends.run import Run
+from gateway.errors import NotFound
+from gateway.models.local_model import LocalModel
+
+if TYPE_CHECKING:
+    from gateway.backends.logring import LogRing
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """The terms of a start on a node. Bytes, by device as that node calls it.
+
+    ``taken``: what other models have of it. ``shared`` and ``share``: as in
+    :meth:`Accounts.grant`.
+    """
+
+    on: Placement
+    taken: Mapping[str, int]
+    shared: bool
+    share: float
+
+
+@dataclass(frozen=True, slots=True)
+class NodeStatus:
+    """One node as reports for administrators show it.
+
+    ``drained``: it takes no more models. ``problem``: why it isn't up. ``devices``: as
+    :meth:`Capacity.report` has them. ``servers``: the models that this gateway runs there.
+    """
+
+    name: str
+    up: bool
+    drained: bool
+    problem: str | None
+    host: str
+    version: str
+    gpu: bool
+    devices: tuple[Mapping[str, Any], ...]
+    servers: tuple[str, ...]
+
+
+class NodeRun(Run, Protocol):
+    """A run on a node."""
+
+    node: str
+    #: Called when more of it has turned out: what it holds, how far its load is.
+    changed: Callable[[], None]
+
+    @property
+    def on(self) -> Placement:
+        """What it has been given, or has taken, of that node's devices by now."""
+
+    async def let_go(self) -> None:
+        """Close the connections, and leave it running for whoever finds it."""
+
+
+class UnknownNode(NotFound):
+    """404: no node of that name has been heard of."""
+
+    default_code = "node_not_found"
+
+
+class Nodes(Protocol):
+    """The nodes of a cluster."""
+
+    def memory(self) -> Mapping[str, Memory]:
+        """Return the memory of each node that takes models."""
+
+    def demand(self, spec: LocalModel, demand: Demand) -> Demand:
+        """Return ``demand``, of this machine, with what is known of ``spec``'s on each node."""
+
+    def knows(self, spec: LocalModel) -> bool:
+        """Return whether the nodes have said what ``spec`` needs there."""
+
+    def takes(self, spec: LocalModel) -> bool:
+        """Return whether there is a node where ``spec`` may run."""
+
+    def problem(self, spec: LocalModel) -> str | None:
+        """Return why no node takes ``spec``, if none does; None: some node does."""
+
+    async def look_up(self, spec: LocalModel) -> None:
+        """Ask the nodes what ``spec`` needs there."""
+
+    def report(self) -> list[NodeStatus]:
+        """Return every node that has been heard of."""
+
+    @property
+    def head_problem(self) -> str | None:
+        """Why the head of the cluster gives no answer; None: it does."""
+
+    async def drain(self, name: str) -> None:
+        """Let a node take no more models, also after a restart. Raises :class:`UnknownNode`."""
+
+    async def resume(self, name: str) -> None:
+        """Let it take models again."""
+
+    async def remove(self, name: str) -> None:
+        """Drain it, and forget it when nothing of ours runs there; it may join again."""
+
+    def run(self, spec: LocalModel, node: str, log: LogRing, terms: Terms) -> NodeRun:
+        """Return a run of ``spec`` on ``node``, which writes to ``log``."""
+
+
+def node_of(on: Placement) -> str | None:
+    """Return the node of a placement; None for this machine."""
+    for name, _ in on:
+        node, slash, _ = name.rpartition("/")
+        if slash:
+            return node
+    return None
+
+
+def on_node(node: str, on: Placement) -> Placement:
+    """Return a placement, as the node calls its devices, as the scheduler calls them."""
+    return tuple((f"{node}/{name}", size) for name, size in on)
+
+
+def of_node(node: str, on: Placement) -> Placement:
+    """Return the part of a placement that is on ``node``, as the node calls its devices."""
+    prefix = f"{node}/"
+    return tuple((name[len(prefix) :], size) for name, size in on if name.startswith(prefix))

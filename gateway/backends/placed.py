@@ -1,0 +1,86 @@
+"""The backend of a local model that runs here or on a node of the cluster, as it is placed.
+
+The same state machine as that of :class:`LocalBackend`; only what it runs is elsewhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+from gateway.backends.backend import State
+from gateway.backends.local import LocalBackend
+from gateway.backends.nodes import on_node
+from gateway.backends.placement import Placement
+from gateway.backends.run import Run
+from gateway.tasks import cancel_and_wait, spawn
+
+if TYPE_CHECKING:
+    from gateway.backends.nodes import NodeRun, Terms
+
+
+class PlacedBackend(LocalBackend):
+    """The llama-server of one model, on any machine of the cluster."""
+
+    #: The node of its next start and the terms there; None: it is this machine.
+    _place: tuple[str, Terms | None] | None = None
+    _found: NodeRun | None = None
+
+    @property
+    def node(self) -> str | None:
+        """The node that it runs on, while it runs on one; None: this machine."""
+        return self._away.node if self._away is not None else None
+
+    @property
+    def held(self) -> Placement | None:
+        """What its run has of its node's devices, as the scheduler calls them."""
+        return on_node(self._away.node, self._away.on) if self._away is not None else None
+
+    @property
+    def _away(self) -> NodeRun | None:
+        if self._place is None:
+            return None
+        return self._run  # type: ignore[return-value]  # it was made for that place
+
+    def place(self, node: str | None, terms: Terms | None = None) -> None:
+        """Run there from the next start on; ``None``: on this machine."""
+        self._place = None if node is None else (node, terms)
+
+    def adopt(self, run: NodeRun) -> None:
+        """Take over a llama-server that was found on a node, in place of a start."""
+        self.place(run.node)
+        self._found = run
+        self.start()
+
+    def start(self, prepare: Callable[[], Awaitable[None]] | None = None) -> None:
+        """See :meth:`Backend.start`."""
+        # What the entry leaves open is chosen on the node.
+        super().start(prepare if self._place is None else None)
+
+    def _new_run(self) -> Run:
+        if (found := self._found) is not None:
+            self._found = None
+            found.changed = lambda: self._changed(self)
+            return found
+        if self._place is None:
+            return super()._new_run()
+        node, terms = self._place
+        assert self._env.nodes is not None
+        assert terms is not None
+        run = self._env.nodes.run(self.spec, node, self.log, terms)
+        run.changed = lambda: self._changed(self)
+        return run
+
+    def leave(self) -> asyncio.Future[None]:
+        """End it if it is here; one on a node goes on, to be found by the next gateway."""
+        run = self._away
+        if run is None or self.state is not State.READY:
+            return self.stop()
+        return asyncio.shield(spawn(self._let_go(run), name=f"let go of {self.spec.name}"))
+
+    async def _let_go(self, run: NodeRun) -> None:
+        await cancel_and_wait(self._watching)
+        await run.let_go()
+        self._run = None
+        self._enter(State.STOPPED)

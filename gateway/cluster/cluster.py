@@ -1,0 +1,310 @@
+"""The cluster of one gateway: the nodes that there are, and what it runs on them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from gateway.backends.command import model_files
+from gateway.backends.nodes import NodeStatus, Terms, UnknownNode
+from gateway.backends.placement import Demand, Memory
+from gateway.cluster.ca import Authority, Credentials, client_context, server_name
+from gateway.cluster.known_node import KnownNode
+from gateway.cluster.link import Link
+from gateway.cluster.run import ClusterRun
+from gateway.cluster.told import NODE, REGISTRY, Order, ServerState
+from gateway.errors import GatewayError, LoadFailed
+from gateway.models.local_model import LocalModel
+from gateway.models.paths import split_parts
+from gateway.names import HERE
+from gateway.private_files import make_folder, write_private
+from gateway.tasks import cancel_and_wait, spawn_lasting
+
+if TYPE_CHECKING:
+    from gateway.backends.logring import LogRing
+
+_log = logging.getLogger(__name__)
+
+#: Seconds until the registry is asked again, when it gave no answer.
+_AGAIN: Final = 1.0
+
+
+class Cluster:
+    """The cluster at ``address``. Its identity and its authority are kept in ``folder``.
+
+    ``changed`` is called when a node has come, gone or told something on which decisions depend;
+    ``found`` with a llama-server that an earlier life of this gateway has left on a node, and
+    returns whether it is wanted. Both may be set later, before :meth:`open`.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        folder: Path,
+        llm_storage: Path,
+        *,
+        load_timeout: float,
+        metrics: bool,
+        join: Callable[[str, Callable[[], None]], Link] = Link,
+    ) -> None:
+        """``join`` makes the link to Ray at an address."""
+        self._folder = folder
+        self._llm_storage = llm_storage
+        self._load_timeout = load_timeout
+        self._metrics = metrics
+        self._link = join(address, self._link_changed)
+        self._nodes: dict[str, KnownNode] = {}
+        self._boots: dict[str, str] = {}
+        self._demands: dict[str, tuple[tuple[object, ...], dict[str, Demand], bool]] = {}
+        self._drained: set[str] = set()
+        self._watching: asyncio.Task[None] | None = None
+        self._authority: Authority
+        self._credentials: Credentials
+        self._gateway = ""
+        #: Why the registry gives no answer, if it doesn't: the head may be away.
+        self._away: str | None = "not joined yet"
+        self.changed: Callable[[], None] = lambda: None
+        #: Called with the name of a node when it is to be drained.
+        self.drained_node: Callable[[str], None] = lambda node: None
+        self.found: Callable[[LocalModel, Callable[[LogRing], ClusterRun]], bool] = (
+            lambda spec, adopt: False
+        )
+
+    async def open(self) -> None:
+        """Begin to join the cluster. Raises ``OSError`` where ``folder`` can't be used."""
+        await asyncio.to_thread(self._load)
+        self._link.open()
+        self._watching = spawn_lasting(self._watch, name="watch the registry of nodes")
+
+    async def close(self) -> None:
+        """Leave it; llama-servers on nodes go on for as long as they wait for a gateway."""
+        await cancel_and_wait(self._watching)
+        await asyncio.gather(*(node.close() for node in self._nodes.values()))
+        await self._link.close()
+
+    def _load(self) -> None:
+        make_folder(self._folder)
+        self._authority = Authority.open(self._folder)
+        self._credentials = self._authority.issue("gateway", server=False, client=True)
+        self._context = client_context(self._credentials)
+        file = self._folder / "id"
+        with contextlib.suppress(FileNotFoundError):
+            self._gateway = file.read_text().strip()
+        if not self._gateway:
+            self._gateway = secrets.token_hex(8)
+            write_private(file, self._gateway)
+        with contextlib.suppress(FileNotFoundError, ValueError, TypeError):
+            self._drained = set(json.loads((self._folder / "drained.json").read_bytes()))
+
+    # --- nodes ---------------------------------------------------------------------------------
+
+    @property
+    def nodes(self) -> tuple[KnownNode, ...]:
+        """Every node that has been heard of, those that are lost among them."""
+        return tuple(self._nodes.values())
+
+    def _link_changed(self) -> None:
+        for node in self._nodes.values():
+            node.wake()
+        self.changed()
+
+    async def _watch(self) -> None:
+        version = -1
+        while True:
+            try:
+                version, boots = await self._link.call(REGISTRY, "nodes", version)
+            except GatewayError as error:
+                self._note(error.message)
+                version = -1
+                await asyncio.sleep(_AGAIN)
+                continue
+            self._note(None)
+            for name, boot in boots.items():
+                if name not in self._nodes:
+                    node = self._nodes[name] = KnownNode(
+                        name,
+                        self._gateway,
+                        self._link,
+                        self._context,
+                        certify=self._certify,
+                        found=self._server_found,
+                        changed=self._node_changed,
+                    )
+                    node.drained = name in self._drained
+                elif self._boots.get(name) != boot:
+                    self._nodes[name].wake()
+            self._boots = boots
+
+    def _note(self, problem: str | None) -> None:
+        if problem != self._away:
+            if problem is not None and self._away is None:
+                _log.warning("the head of the cluster gives no answer: %s", problem)
+            elif problem is None:
+                _log.info("the head of the cluster answers")
+            self._away = problem
+
+    def _node_changed(self) -> None:
+        self._demands.clear()
+        self.changed()
+
+    async def _certify(self, node: str, request: bytes) -> tuple[bytes, bytes]:
+        signed = await asyncio.to_thread(
+            self._authority.sign, request, server_name(node), server=True, client=False
+        )
+        return signed, self._authority.pem
+
+    def _server_found(self, node: KnownNode, state: ServerState) -> bool:
+        if state.ready is None:
+            return False
+        return self.found(state.order.spec, lambda log: node.adopt(state, log))
+
+    @property
+    def head_problem(self) -> str | None:
+        """Why the head of the cluster gives no answer; None: it does."""
+        return self._away
+
+    def report(self) -> list[NodeStatus]:
+        """Return every node that has been heard of."""
+        return [node.status() for _, node in sorted(self._nodes.items())]
+
+    async def drain(self, name: str) -> None:
+        """Let a node take no more models, also after a restart. Raises :class:`UnknownNode`."""
+        await self._set_drained(self._find(name), True)
+
+    async def resume(self, name: str) -> None:
+        """Let it take models again. Raises :class:`UnknownNode`."""
+        await self._set_drained(self._find(name), False)
+
+    async def remove(self, name: str) -> None:
+        """Drain a node, and forget it when nothing of ours runs there; it may join again.
+
+        Raises :class:`UnknownNode`.
+        """
+        node = self._find(name)
+        await self._set_drained(node, True)
+        for run in node.runs:
+            await run.over()
+        await node.close()
+        with contextlib.suppress(GatewayError):
+            await self._link.call(REGISTRY, "leave", name)
+            await self._link.kill(NODE + name)
+        del self._nodes[name]
+        self._boots.pop(name, None)
+        await self._set_drained(node, False)
+
+    def _find(self, name: str) -> KnownNode:
+        node = self._nodes.get(name)
+        if node is None:
+            there = ", ".join(sorted(self._nodes)) or "none"
+            raise UnknownNode(f"there is no node {name!r}; nodes that have joined: {there}")
+        return node
+
+    async def _set_drained(self, node: KnownNode, drained: bool) -> None:
+        node.drained = drained
+        if drained:
+            self._drained.add(node.name)
+        else:
+            self._drained.discard(node.name)
+        await asyncio.to_thread(
+            write_private, self._folder / "drained.json", json.dumps(sorted(self._drained))
+        )
+        self._node_changed()
+        if drained:
+            self.drained_node(node.name)
+
+    # --- what the scheduler and the backends ask -------------------------------------------------
+
+    def memory(self) -> Mapping[str, Memory]:
+        """Return the memory of each node that takes models."""
+        return {
+            node.name: node.memory for node in self._nodes.values() if node.up and not node.drained
+        }
+
+    def demand(self, spec: LocalModel, demand: Demand) -> Demand:
+        """Return ``demand``, of this machine, with what is known of ``spec``'s on each node."""
+        known = self._demands.get(spec.name)
+        if known is None or known[0] != _identity(spec):
+            return demand
+        return replace(demand, elsewhere=known[1], here=known[2])
+
+    def knows(self, spec: LocalModel) -> bool:
+        """Return whether the nodes have said what ``spec`` needs there."""
+        known = self._demands.get(spec.name)
+        return known is not None and known[0] == _identity(spec)
+
+    def problem(self, spec: LocalModel) -> str | None:
+        """Return why no node takes ``spec``, if none does; None: some node does."""
+        if self.takes(spec):
+            return None
+        may = [n for n in self.nodes if not spec.nodes or n.name in spec.nodes]
+        unheard = sorted(set(spec.nodes) - {n.name for n in may} - {HERE})
+        reasons = [
+            f"{node.name} is drained"
+            if node.drained
+            else f"{node.name} hasn't its files"
+            if node.up
+            else f"{node.name} is away ({node.problem})"
+            for node in may
+        ]
+        reasons += [f"{name} has never joined" for name in unheard]
+        if self._away is not None:
+            reasons.append(f"the head of the cluster gives no answer ({self._away})")
+        return "; ".join(reasons) or "there is no node"
+
+    def takes(self, spec: LocalModel) -> bool:
+        """Return whether there is a node where ``spec`` may run."""
+        known = self._demands.get(spec.name)
+        return known is not None and not known[1].keys().isdisjoint(self.memory())
+
+    async def look_up(self, spec: LocalModel) -> None:
+        """Ask the nodes what ``spec`` needs there."""
+        names = [n.name for n in self.nodes if n.up and (not spec.nodes or n.name in spec.nodes)]
+        asked = await asyncio.gather(*(self._ask_demand(name, spec) for name in names))
+        found = {name: need for name, need in zip(names, asked, strict=True) if need is not None}
+        here = spec.may_run_here(cluster=True)
+        if here and found and not spec.nodes:
+            here = await asyncio.to_thread(self._has_files, spec)
+        self._demands[spec.name] = (_identity(spec), found, here)
+
+    async def _ask_demand(self, name: str, spec: LocalModel) -> Demand | None:
+        try:
+            demand: Demand | None = await self._nodes[name].ask("demand", spec)
+        except GatewayError as error:
+            _log.info("what %s needs on %s is not known: %s", spec.name, name, error.message)
+            return None
+        if demand is None:
+            return None
+        return replace(demand, devices=tuple(f"{name}/{device}" for device in demand.devices))
+
+    def _has_files(self, spec: LocalModel) -> bool:
+        try:
+            files = model_files(spec, self._llm_storage)
+        except LoadFailed:
+            return False
+        return all(part.is_file() for file in files.values() for part in split_parts(file))
+
+    def run(self, spec: LocalModel, node: str, log: LogRing, terms: Terms) -> ClusterRun:
+        """Return a run of ``spec`` on ``node``, which writes to ``log``."""
+        order = Order(
+            secrets.token_hex(8),
+            self._gateway,
+            spec,
+            terms.on,
+            dict(terms.taken),
+            terms.shared,
+            terms.share,
+            self._load_timeout,
+            self._metrics,
+        )
+        return self._nodes[node].run(order, log)
+
+
+def _identity(spec: LocalModel) -> tuple[object, ...]:
+    return (*spec.process_identity(), spec.memory, spec.nodes)

@@ -1,0 +1,25 @@
+"""Values between the gateway and its driver process: pickled, each after its length.
+
+Both ends are of one program, on one machine, over a socket that nobody else has.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+import struct
+from typing import Any
+
+_LENGTH = struct.Struct("!I")
+
+
+def packed(value: object) -> bytes:
+    """Return ``value`` as it goes over the socket."""
+    data = pickle.dumps(value, protocol=5)
+    return _LENGTH.pack(len(data)) + data
+
+
+async def receive(reader: asyncio.StreamReader) -> Any:
+    """Return the next value. Raises ``asyncio.IncompleteReadError`` at the end."""
+    (length,) = _LENGTH.unpack(await reader.readexactly(_LENGTH.size))
+    return pickle.loads(await reader.readexactly(length))  # noqa: S301 - see above

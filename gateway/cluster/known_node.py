@@ -1,0 +1,277 @@
+"""A node as a gateway knows it: what it has told, and the runs that this gateway has there."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import ssl
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+from gateway.backends.logring import LogRing
+from gateway.backends.nodes import NodeStatus
+from gateway.backends.placement import Card, Memory
+from gateway.cluster.ca import server_name
+from gateway.cluster.link import Link, Refused, Unreachable
+from gateway.cluster.run import ClusterRun
+from gateway.cluster.told import NODE, Batch, Has, NodeState, Order, ServerState, Stores, resource
+from gateway.errors import GatewayError
+from gateway.tasks import cancel_and_wait, spawn_lasting
+
+_log = logging.getLogger(__name__)
+
+_MIB: Final = 2**20
+#: Seconds between two tries to hear from a node that gives no answer; after how many its
+#: llama-servers count as lost; and after how many it is asked seldom.
+_AGAIN: Final = 1.0
+_LOST_AFTER: Final = 5.0
+_SELDOM_AFTER: Final = 60.0
+_SELDOM: Final = 5.0
+#: Seconds to wait for a node that is to end something.
+_END: Final = 30.0
+
+
+class KnownNode:
+    """The node ``name``, asked through ``link`` on behalf of ``gateway``.
+
+    ``certify`` signs a request for a certificate and returns it with the authorities. ``found`` is
+    called with a llama-server of ours there that nobody here knows, and returns whether it is
+    wanted. ``changed``: what it has, or whether it is up, has changed.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        gateway: str,
+        link: Link,
+        context: ssl.SSLContext,
+        *,
+        certify: Callable[[str, bytes], Any],
+        found: Callable[[KnownNode, ServerState], bool],
+        changed: Callable[[], None],
+    ) -> None:
+        self.name = name
+        self.context = context
+        self.server_name = server_name(name)
+        self.host = ""
+        self.port = 0
+        self.version = ""
+        self.up = False
+        #: Whether it is to take no more models.
+        self.drained = False
+        self.problem: str | None = "not heard of yet"
+        self.files: dict[str, int] = {}
+        self.has = Has(Memory(), False, {})
+        self._memory = Memory()
+        self._gateway = gateway
+        self._link = link
+        self._certify = certify
+        self._found = found
+        self._changed = changed
+        self._runs: dict[str, ClusterRun] = {}
+        self._boot = ""
+        self._silent_since: float | None = None
+        self._wake = asyncio.Event()
+        self._following = spawn_lasting(self._follow, name=f"follow the node {name}")
+
+    @property
+    def memory(self) -> Memory:
+        """Its devices, named as the scheduler calls them."""
+        return self._memory
+
+    @property
+    def runs(self) -> tuple[ClusterRun, ...]:
+        """What this gateway runs there."""
+        return tuple(self._runs.values())
+
+    def status(self) -> NodeStatus:
+        """Return what reports for administrators show."""
+        return NodeStatus(
+            self.name,
+            self.up,
+            self.drained,
+            self.problem,
+            self.host,
+            self.version,
+            self.has.gpu,
+            tuple(self.has.report.get("devices", ())),
+            tuple(run.order.spec.name for run in self._runs.values()),
+        )
+
+    def wake(self) -> None:
+        """Ask it again at once: it has announced itself."""
+        self._wake.set()
+
+    async def close(self) -> None:
+        """Hear of it no more. What runs there goes on."""
+        await cancel_and_wait(self._following)
+
+    async def ask(self, what: str, *arguments: Any) -> Any:
+        """Return what the node's method ``what`` returns. See :meth:`Link.call`."""
+        return await self._link.call(NODE + self.name, what, *arguments)
+
+    # --- runs ----------------------------------------------------------------------------------
+
+    def run(self, order: Order, log: LogRing) -> ClusterRun:
+        """Return a run that is still to be begun."""
+        run = self._runs[order.server] = ClusterRun(self, order, log)
+        return run
+
+    def adopt(self, state: ServerState, log: LogRing) -> ClusterRun:
+        """Return a run of what runs there already."""
+        assert state.ready is not None
+        order = state.order
+        run = self._runs[order.server] = ClusterRun(self, order, log, state.ready)
+        for line in state.log:
+            log.append(line)
+        return run
+
+    async def begin(self, run: ClusterRun) -> None:
+        """Reserve what ``run`` needs and have it started. Raises :class:`Unreachable`."""
+        order = run.order
+        if not self.up:
+            raise Unreachable(self.problem or "it is not up")
+        try:
+            await self._link.reserve(order.server, self._resources(order))
+            await self.ask("start", order)
+        except Refused as error:
+            raise Unreachable(str(error)) from error
+
+    def _resources(self, order: Order) -> dict[str, float]:
+        cards: tuple[Card, ...] = self.has.memory.cards
+        if self.has.memory.ram is not None:
+            cards = (*cards, self.has.memory.ram)
+        sizes = {card.name: card.size for card in cards}
+        # What is too big for all there is may try: Ray would never give it so much.
+        return {
+            resource(self.name, name): min(size, sizes.get(name, size)) // _MIB
+            for name, size in order.on
+            if size >= _MIB
+        } or {resource(self.name, "node"): 0.001}
+
+    async def kill(self, run: ClusterRun) -> None:
+        """Have its process killed."""
+        with contextlib.suppress(GatewayError):
+            await self.ask("kill", run.order.server)
+
+    async def end(self, run: ClusterRun, *, over: bool) -> None:
+        """End what is left of ``run``. Where the node can't be reached, that is done when it can be
+        again.
+        """
+        if not over:
+            try:
+                async with asyncio.timeout(_END):
+                    await self.ask("stop", run.order.server)
+            except (GatewayError, TimeoutError) as error:
+                _log.warning(
+                    "the node %s cannot be told to end %s: %s",
+                    self.name,
+                    run.order.spec.name,
+                    error,
+                )
+        await self.forget(run)
+
+    async def forget(self, run: ClusterRun) -> None:
+        """Know it no more, and give back what was reserved for it."""
+        self._runs.pop(run.order.server, None)
+        with contextlib.suppress(GatewayError):
+            await self._link.release(run.order.server)
+
+    def let_go(self, run: ClusterRun) -> None:
+        """Know it no more, but leave it running."""
+        self._runs.pop(run.order.server, None)
+
+    # --- what it tells -------------------------------------------------------------------------
+
+    async def _follow(self) -> None:
+        while True:
+            try:
+                last = await self._meet(await self.ask("state", self._gateway))
+                while True:
+                    batch: Batch = await self.ask("events", self._gateway, self._boot, last)
+                    if batch.gap:
+                        break
+                    for event in batch.events:
+                        self._hear(event)
+                    last = batch.last
+            except (Unreachable, Refused) as error:
+                await self._not_heard(error)
+
+    async def _meet(self, state: NodeState) -> int:
+        """Take the whole state of the node. Returns the number of its last event."""
+        certificate, authorities = await self._certify(self.name, state.request)
+        self.port = await self.ask("certify", self._gateway, certificate, authorities)
+        self.host, self.version = state.host, state.version
+        if state.boot != self._boot:
+            if self._boot:
+                _log.warning("the node %s has started anew", self.name)
+            self._boot = state.boot
+        self._take(state.has)
+        self.files = state.stores.files
+        there = {one.order.server: one for one in state.servers}
+        for server, run in list(self._runs.items()):
+            if server not in there and run.begun:
+                run.lose(f"the node {self.name!r} has started anew without it")
+            elif (ready := there.get(server)) is not None and ready.ready is not None:
+                run.hear(ready.ready)
+        if not self.up:
+            _log.info("the node %s is up", self.name)
+        self.up, self.problem, self._silent_since = True, None, None
+        for server, one in there.items():
+            if one.order.gateway != self._gateway or server in self._runs:
+                continue
+            if not self._found(self, one):
+                _log.info("ending %s on %s: nobody wants it", one.order.spec.name, self.name)
+                await self.ask("stop", server)
+                with contextlib.suppress(GatewayError):
+                    await self._link.release(server)
+        self._changed()
+        return state.last
+
+    def _hear(self, event: object) -> None:
+        if isinstance(event, Has):
+            self._take(event)
+            self._changed()
+        elif isinstance(event, Stores):
+            self.files = event.files
+            self._changed()
+        elif (run := self._runs.get(getattr(event, "server", ""))) is not None:
+            run.hear(event)  # type: ignore[arg-type]  # all others are about a server
+
+    def _take(self, has: Has) -> None:
+        self.has = has
+        name, memory = self.name, has.memory
+
+        def called(card: Card) -> Card:
+            return Card(f"{name}/{card.name}", card.size, card.left, card.hope)
+
+        self._memory = Memory(
+            tuple(map(called, memory.cards)),
+            None if memory.ram is None else called(memory.ram),
+        )
+
+    async def _not_heard(self, error: GatewayError) -> None:
+        """Note that it gives no answer, and wait until it is time to ask again."""
+        now = time.monotonic()
+        if not self._link.joined:  # which says nothing about the node: its llama-servers go on
+            self.problem = f"Ray is not joined: {self._link.problem}"
+            await asyncio.sleep(_AGAIN)
+            return
+        if self._silent_since is None:
+            self._silent_since = now
+        silent = now - self._silent_since
+        gone = isinstance(error, Unreachable) and error.final
+        if gone or isinstance(error, Refused) or silent >= _LOST_AFTER:
+            self.problem = error.message
+            if self.up:
+                self.up = False
+                _log.warning("the node %s is lost: %s", self.name, error.message)
+                for run in self.runs:
+                    run.lose(f"its node {self.name!r} is lost")
+                self._changed()
+        self._wake.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_SELDOM if silent >= _SELDOM_AFTER else _AGAIN):
+                await self._wake.wait()

@@ -1,0 +1,298 @@
+"""A node: one machine's llama-servers, its memory and its files, for gateways elsewhere.
+
+It decides nothing: gateways order, and it tells what becomes of that. Only what belongs to nobody
+any more it ends by itself: the llama-servers of a gateway that it has not heard of for
+``orphan_after`` seconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import shutil
+import ssl
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from gateway import __version__
+from gateway.backends.accounts import Accounts
+from gateway.backends.backend import Environment
+from gateway.backends.capacity import Capacity
+from gateway.backends.command import find_program, model_files
+from gateway.backends.flags_known import flags_known
+from gateway.backends.machine import Machine, MachineReader
+from gateway.backends.memory import Needs
+from gateway.backends.placement import Card, Demand, Memory
+from gateway.backends.process import Records
+from gateway.cluster.ca import Request, renew, server_context
+from gateway.cluster.front import Front
+from gateway.cluster.hosted import Hosted
+from gateway.cluster.journal import Journal
+from gateway.cluster.node_settings import NodeSettings
+from gateway.cluster.told import Batch, Has, NodeState, Order, Stores
+from gateway.errors import GatewayError, LoadFailed
+from gateway.models.local_model import LocalModel
+from gateway.models.paths import split_parts
+from gateway.private_files import make_folder, write_private
+from gateway.tasks import cancel_and_wait, spawn, spawn_lasting
+
+_log = logging.getLogger(__name__)
+
+#: Seconds between two looks at the memory, and the bytes by which it must differ to be told.
+_LOOK, _WORTH_TELLING = 15.0, 64 * 2**20
+#: Seconds that a gateway's question for events waits for one.
+_WAIT = 20.0
+_GRACE = 5.0
+
+
+class Node:
+    """The node ``name``. Used on one event loop; :meth:`open` before anything else."""
+
+    def __init__(self, name: str, settings: NodeSettings) -> None:
+        self.name = name
+        self._settings = settings
+        self._journal = Journal()
+        self._servers: dict[str, Hosted] = {}
+        self._heard: dict[str, float] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+        self._changed = asyncio.Event()  # what the memory depends on has changed
+        self._sockets = 0
+        self._has = Has(Memory(), False, {})
+        self._runtime = Path()
+        self._capacity: Capacity
+        self._accounts: Accounts
+        self._environment: Environment
+        self._request: Request
+        self._fronts: dict[str, tuple[Front, ssl.SSLContext, int]] = {}  # by gateway
+
+    @property
+    def boot(self) -> str:
+        """What tells this life of the node from others."""
+        return self._journal.boot
+
+    # --- its life ------------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """End what an earlier life of this node left behind, and look at the machine."""
+        settings = self._settings
+        self._request = await asyncio.to_thread(Request.make)
+        records = Records(settings.data_dir / "children")
+        await asyncio.to_thread(self._make_folders, records)
+        self._environment = Environment(
+            llama_server=settings.llama_server,
+            llm_storage=settings.llm_storage,
+            runtime_dir=self._runtime,
+            environ=dict(os.environ),
+            records=records,
+            load_timeout=settings.load_timeout,
+            stop_grace=_GRACE,
+        )
+        reader = MachineReader()
+
+        def read() -> Machine:
+            return reader.read(self._program(), self._environment.for_children)
+
+        self._capacity = Capacity(read, None)
+        await self._capacity.look()
+        measured = await asyncio.to_thread(self._measured)
+        needs = Needs(
+            settings.llm_storage, measured, self._remember, gpu=self._capacity.machine.gpu
+        )
+        self._accounts = Accounts(
+            needs,
+            self._capacity,
+            self._environment.environ,
+            lambda: flags_known(self._program(), self._environment.for_children),
+        )
+        self._see()
+        self._tasks = [
+            spawn_lasting(self._watch_memory, name="look at the memory"),
+            spawn_lasting(self._watch_gateways, name="look for gateways"),
+        ]
+
+    async def close(self) -> None:
+        """End every llama-server."""
+        await cancel_and_wait(*self._tasks)
+        await asyncio.gather(*(server.stop() for server in self._servers.values()))
+        await asyncio.gather(*(front.close() for front, _, _ in self._fronts.values()))
+        await asyncio.to_thread(shutil.rmtree, self._runtime, ignore_errors=True)
+
+    def _make_folders(self, records: Records) -> None:
+        make_folder(self._settings.data_dir)
+        for name in records.reap_leftovers():
+            _log.warning("ended the llama-server of %s, which was left behind", name)
+        self._runtime = Path(tempfile.mkdtemp(prefix="llm-node-"))
+
+    def _program(self) -> tuple[str, ...]:
+        try:
+            return find_program(self._settings.llama_server, self._environment.environ)
+        except LoadFailed:
+            return ()
+
+    # --- what gateways ask ---------------------------------------------------------------------
+
+    async def state(self, gateway: str) -> NodeState:
+        """Return all of it, for a gateway that knows nothing of it yet."""
+        self._hear(gateway)
+        return NodeState(
+            self.name,
+            self._journal.boot,
+            self._journal.last,
+            self._settings.host,
+            __version__,
+            self._request.text,
+            self._has,
+            Stores({}),
+            tuple(server.state for server in self._servers.values() if not server.over),
+        )
+
+    async def events(self, gateway: str, boot: str, after: int) -> Batch:
+        """Return what has happened since event ``after``; waits up to 20 s for something."""
+        self._hear(gateway)
+        batch = await self._journal.after(boot, after, _WAIT)
+        self._hear(gateway)
+        return batch
+
+    async def certify(self, gateway: str, certificate: bytes, authorities: bytes) -> int:
+        """Take a certificate of ``gateway``'s for our key, which its front shows from now on.
+
+        Returns the port of that front: each gateway has its own, which trusts its authority alone.
+        Raises ValueError for a certificate that is for another key.
+        """
+        self._hear(gateway)
+        credentials = self._request.granted(certificate, authorities)
+        if (known := self._fronts.get(gateway)) is not None:
+            await asyncio.to_thread(renew, known[1], credentials)
+            return known[2]
+        context = await asyncio.to_thread(server_context, credentials)
+        front = Front(context)
+        port = await front.listen(self._settings.host)
+        self._fronts[gateway] = front, context, port
+        return port
+
+    async def demand(self, spec: LocalModel) -> Demand | None:
+        """Return what ``spec`` needs here, ``None`` where one of its files is missing."""
+        if not await asyncio.to_thread(self._has_files, spec):
+            return None
+        await self._accounts.need_of(spec)
+        return self._accounts.demand(spec)
+
+    async def start(self, order: Order) -> None:
+        """Begin to start a llama-server. An order that has been carried out changes nothing."""
+        self._hear(order.gateway)
+        if order.server in self._servers:
+            return
+        front, _, _ = self._fronts[order.gateway]
+        self._sockets += 1
+        socket = self._runtime / f"{self._sockets}.sock"
+        environment = replace(
+            self._environment, load_timeout=order.load_timeout, metrics=order.metrics
+        )
+        server = self._servers[order.server] = Hosted(
+            order, environment, self._accounts, self._journal, front.add(socket), socket
+        )
+        spawn(self._follow(order.server, server), name=f"follow {order.spec.name}")
+
+    async def stop(self, server: str) -> None:
+        """End a llama-server, and return when nothing of it is left."""
+        if (found := self._servers.get(server)) is not None:
+            await found.stop()
+
+    async def kill(self, server: str) -> None:
+        """Kill the process of a llama-server."""
+        if (found := self._servers.get(server)) is not None:
+            found.kill()
+
+    async def _follow(self, name: str, server: Hosted) -> None:
+        await server.over_with()
+        del self._servers[name]
+        self._changed.set()
+
+    def _has_files(self, spec: LocalModel) -> bool:
+        try:
+            files = model_files(spec, self._settings.llm_storage)
+        except LoadFailed:
+            return False
+        return all(part.is_file() for file in files.values() for part in split_parts(file))
+
+    # --- what it looks at ----------------------------------------------------------------------
+
+    def _hear(self, gateway: str) -> None:
+        self._heard[gateway] = time.monotonic()
+
+    async def _watch_gateways(self) -> None:
+        patience = self._settings.orphan_after
+        while True:
+            await asyncio.sleep(min(patience / 4, 5.0))
+            now = time.monotonic()
+            for server in list(self._servers.values()):
+                if now - self._heard.get(server.order.gateway, now) > patience:
+                    _log.warning(
+                        "ending the llama-server of %s: its gateway is gone",
+                        server.order.spec.name,
+                    )
+                    server.stop()
+
+    async def _watch_memory(self) -> None:
+        while True:
+            self._changed.clear()
+            residents = [one.resident for one in self._servers.values()]
+            await self._accounts.look([one for one in residents if one is not None])
+            self._see()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK):
+                    await self._changed.wait()
+
+    def _see(self) -> None:
+        """Tell what there is, if that is worth it."""
+        memory, gpu = self._capacity.memory, self._capacity.machine.gpu
+        before = self._has
+        if before.gpu is gpu and _alike(before.memory, memory):
+            return
+        self._has = Has(memory, gpu, self._capacity.report())
+        self._journal.add(self._has)
+
+    # --- what models took ----------------------------------------------------------------------
+
+    @property
+    def _memory_file(self) -> Path:
+        return self._settings.data_dir / "memory.json"
+
+    def _measured(self) -> dict[str, int]:
+        try:
+            found = json.loads(self._memory_file.read_bytes())
+            return {str(key): int(size) for key, size in found.items()}
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError, AttributeError, TypeError) as error:
+            _log.warning("what models took before is not known: %s", error)
+            return {}
+
+    async def _remember(self, key: str, size: int) -> None:
+        await asyncio.to_thread(self._write_down, key, size)
+
+    def _write_down(self, key: str, size: int) -> None:
+        try:
+            write_private(self._memory_file, json.dumps(self._measured() | {key: size}))
+        except OSError as error:
+            raise GatewayError(f"cannot write {self._memory_file}: {error.strerror}") from error
+
+
+def _alike(one: Memory, other: Memory) -> bool:
+    cards, others = _cards(one), _cards(other)
+    return cards.keys() == others.keys() and all(
+        card.size == others[name].size
+        and abs(card.left - others[name].left) < _WORTH_TELLING
+        and (card.hope is None) is (others[name].hope is None)
+        for name, card in cards.items()
+    )
+
+
+def _cards(memory: Memory) -> dict[str, Card]:
+    ram = () if memory.ram is None else (memory.ram,)
+    return {card.name: card for card in (*memory.cards, *ram)}

@@ -1,0 +1,189 @@
+"""What gateways and nodes tell each other: plain values, which Ray carries."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from gateway.backends.counts import Ended
+from gateway.backends.placement import Memory, Placement
+from gateway.backends.tuning import Tuning
+from gateway.models.local_model import LocalModel
+from gateway.secret import Secret
+
+#: The Ray namespace of all our actors.
+NAMESPACE = "llm-gateway"
+#: The name of the actor that knows the nodes.
+REGISTRY = "registry"
+#: What the name of the actor of a node begins with.
+NODE = "node/"
+
+
+def resource(node: str, device: str) -> str:
+    """Return the name of a Ray resource: MiB of one device of one node."""
+    return f"llm:{node}/{device}"
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """An order to start a llama-server for ``spec``.
+
+    ``server``: its unique id; ``gateway``: whose it is. ``on``: the devices of that node where it
+    has its place, beside what ``taken`` says of them; ``shared`` and ``share`` as in
+    :meth:`Accounts.grant`. ``metrics``: whether it keeps some.
+    """
+
+    server: str
+    gateway: str
+    spec: LocalModel
+    on: Placement
+    taken: dict[str, int]
+    shared: bool
+    share: float
+    load_timeout: float = 300.0
+    metrics: bool = False
+
+
+# --- events of one llama-server ------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Logged:
+    """Lines that the llama-server has written."""
+
+    server: str
+    lines: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Loading:
+    """How far a load is: ``part`` from 0 to 1 of the weights, or ``stage`` where files come."""
+
+    server: str
+    part: float | None
+    stage: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Its process is about to begin. ``on``: what it is given of which device. Bytes."""
+
+    server: str
+    on: Placement
+    weights: int
+    degraded: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """It answers, behind the door of its gateway that ``key`` opens. ``on``: what it has taken of
+    which device. Bytes.
+    """
+
+    server: str
+    key: Secret
+    on: Placement
+    degraded: str | None
+    tuning: Tuning | None
+
+
+@dataclass(frozen=True, slots=True)
+class NotStarted:
+    """It could not be started; nothing of it is left. ``ran``: its process had begun."""
+
+    server: str
+    message: str
+    detail: str | None
+    code: str
+    ran: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Exited:
+    """It was ready, and has ended without being asked to; nothing of it is left."""
+
+    server: str
+    message: str
+    detail: str | None
+    code: str
+    why: Ended
+    by_request: bool
+    counts: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """It has ended as it was asked to; nothing of it is left."""
+
+    server: str
+
+
+@dataclass(frozen=True, slots=True)
+class Holds:
+    """What it holds of its node's devices by now. Bytes."""
+
+    server: str
+    on: Placement
+
+
+# --- events of a node ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Has:
+    """What a node has, and what is free of it. ``report``: as :meth:`Capacity.report` makes it."""
+
+    memory: Memory
+    gpu: bool
+    report: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """The files in the ``llm_storage`` of a node: bytes, by path relative to it."""
+
+    files: dict[str, int]
+
+
+Event = Logged | Loading | Prepared | Ready | NotStarted | Exited | Stopped | Holds | Has | Stores
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """The events after those that were asked for.
+
+    ``boot``: of which life of the node they are; ``last``: the number of the last one. ``gap``:
+    some are lost, so that its whole state has to be asked for.
+    """
+
+    boot: str
+    last: int
+    events: tuple[Event, ...]
+    gap: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ServerState:
+    """A llama-server of a node: what was ordered, and ``ready`` if it is."""
+
+    order: Order
+    ready: Ready | None
+    log: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class NodeState:
+    """A node with all that it has, after the event number ``last``.
+
+    ``request``: one for a certificate of its key, PEM (PKCS #10, RFC 2986).
+    """
+
+    name: str
+    boot: str
+    last: int
+    host: str
+    version: str
+    request: bytes
+    has: Has
+    stores: Stores
+    servers: tuple[ServerState, ...]
