@@ -68,7 +68,7 @@ export interface ToolCall {
 
 /** A stream of events at a gateway, which can be read on there. */
 export interface Stream {
-  /** Its `X-Stream-Id`. */
+  /** Its `X-Stream-Id`, which the page chooses before it asks. */
   readonly id: string;
   /** Address of the box that has it, as in `Box.address`. */
   readonly box: string;

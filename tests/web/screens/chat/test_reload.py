@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.harness import wait_until
-from tests.web.screens.chat.asking import answer, ask, choose, said, write_for_a_while
+from tests.web.screens.chat.asking import CHAT, answer, ask, choose, said, write_for_a_while
 from tests.web.upstream import Upstream, delta
 from tests.web.visitors import Box, OpenPage
 
@@ -60,6 +60,106 @@ def asked(
     wait_until(lambda: page.evaluate(KEPT, "two"), 20, "it is kept")
     yield page, gate.set
     gate.set()
+
+
+@pytest.fixture
+def asked_early(
+    open_page: OpenPage, box: Box, elsewhere: Upstream
+) -> Iterator[tuple[Page, Callable[[], None]]]:
+    """A page that has asked and seen nothing of an answer, not even its head; and what lets it
+    come.
+    """
+    gate = threading.Event()
+    elsewhere.answer("early", gate, "one ", "two")
+    page = open_page(key=box.plain)
+    choose(page, "scripted")
+    count = len(elsewhere.asked)
+    ask(page, "early")
+    wait_until(lambda: len(elsewhere.asked) > count, 20, "it is asked")
+    page.wait_for_url("**/#/chat/*")
+    yield page, gate.set
+    gate.set()
+
+
+def is_early_whole(page: Page) -> None:
+    expect(answer(page).get_by_role("button", name="Copy", exact=True)).to_be_visible()
+    assert said(page) == "one two"
+
+
+@pytest.mark.parametrize("locks", [True, False], ids=["https", "http"])
+@pytest.mark.parametrize("leaves", ["reloads", "closes"])
+def test_answer_goes_on_whose_page_is_gone_before_it_begins(
+    asked_early: tuple[Page, Callable[[], None]],
+    leaves: str,
+    locks: bool,
+    elsewhere: Upstream,
+    box: Box,
+) -> None:
+    page, let_it_come = asked_early
+    count = len(elsewhere.asked)
+    if not locks:
+        page.context.add_init_script(WITHOUT_LOCKS)
+    if leaves == "reloads":
+        page.reload()
+    else:
+        address, context = page.url, page.context
+        page.close()
+        page = context.new_page()
+        page.goto(f"{box.url}/#key={box.plain}")
+        page.goto(address)
+    expect(answer(page).locator(".waiting")).to_be_visible()
+    let_it_come()
+    is_early_whole(page)
+    assert len(elsewhere.asked) == count
+    page.reload()
+    is_early_whole(page)
+
+
+@pytest.mark.parametrize("locks", [True, False], ids=["https", "http"])
+def test_second_tab_shows_an_answer_that_has_not_begun(
+    asked_early: tuple[Page, Callable[[], None]], locks: bool, elsewhere: Upstream, box: Box
+) -> None:
+    first, let_it_come = asked_early
+    count = len(elsewhere.asked)
+    if not locks:
+        first.context.add_init_script(WITHOUT_LOCKS)
+        first.reload()
+    second = first.context.new_page()
+    second.goto(f"{box.url}/#key={box.plain}")
+    second.goto(first.url)
+    if locks:
+        expect(answer(second)).to_contain_text("Another tab is writing this")
+    else:
+        expect(answer(second).locator(".waiting")).to_be_visible()
+    let_it_come()
+    for page in (first, second):
+        is_early_whole(page)
+    assert len(elsewhere.asked) == count
+
+
+def test_stop_before_an_answer_begins_stops_it_at_the_gateway(
+    asked_early: tuple[Page, Callable[[], None]], box: Box
+) -> None:
+    page, _ = asked_early
+    page.reload()
+    page.get_by_role("button", name="Stop", exact=True).click()
+    expect(answer(page)).to_contain_text("Stopped")
+    wait_until(partial(is_free, box), 20, "nobody works on it")
+
+
+def test_reload_while_the_model_loads_loses_nothing(open_page: OpenPage, box: Box) -> None:
+    page = open_page(key=box.plain)
+    choose(page, "parrot")
+    box.ask("GET", "/unloadModel?model=parrot")
+    asked: list[str] = []
+    page.on("request", lambda one: asked.append(one.method + one.url.removeprefix(box.url)))
+    with page.expect_request(CHAT):
+        ask(page, "Hello?")
+    page.reload()
+    expect(answer(page).get_by_role("button", name="Copy", exact=True)).to_be_visible()
+    assert said(page) != ""
+    assert asked.count("POST/v1/chat/completions") == 1
+    assert [one for one in asked if one.startswith("GET/v1/streams/")]
 
 
 def is_whole(page: Page) -> None:

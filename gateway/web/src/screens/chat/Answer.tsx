@@ -106,7 +106,7 @@ function Ended(props: Props) {
   const { message, first, remote, idle, last, goesOn, onAgain, onGoOn } = props;
   const { content, error, finish, id, toolCalls } = message;
   const empty = content === "" && (toolCalls?.length ?? 0) === 0;
-  const why = empty && finish === "stop" ? t.empty : endOf(finish);
+  const why = empty ? endOfNothing(finish) : endOf(finish);
   const isBroken =
     error !== undefined || finish === undefined || finish === "cut" || finish === "lost";
   const offersAgain = (error !== undefined || why !== null) && (isBroken || empty);
@@ -192,6 +192,11 @@ function Failed({
 
 function Actions({ children }: { readonly children: ComponentChildren }) {
   return <div class="ending-actions">{children}</div>;
+}
+
+function endOfNothing(finish: string | undefined): string | null {
+  if (finish === "stop") return t.empty;
+  return endOf(finish === "lost" ? undefined : finish); // there is no rest where nothing came
 }
 
 function endOf(finish: string | undefined): string | null {

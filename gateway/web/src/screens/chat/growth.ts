@@ -78,11 +78,14 @@ export class Growth {
     this.#show();
   }
 
-  /** Its stream has begun: kept at once, for whoever goes on with it. */
-  began(stream: Stream): void {
+  /**
+   * It comes by this stream, or by none that can be read on. Resolves when that is kept, for whoever
+   * goes on with it.
+   */
+  async comesBy(stream: Stream | null): Promise<void> {
     this.#stream = stream;
     this.keep();
-    void store.flush();
+    await store.flush();
   }
 
   /** One more event has come. */

@@ -1,6 +1,7 @@
 import "fake-indexeddb/auto";
 import { describe, expect, it, vi } from "vitest";
 import { store } from "../../conversations/conversations";
+import { ConversationStore } from "../../conversations/store";
 import type { Message } from "../../conversations/types";
 import { selectBox } from "../../gateway/connection";
 import { runs, takeUp } from "./run";
@@ -99,6 +100,66 @@ describe("an answer whose connection breaks", () => {
   });
 });
 
+describe("an answer whose head has not come", () => {
+  it("is kept by the name by which it is asked for", async () => {
+    const { id, ended, message } = begin();
+    const first = await request(1);
+    const name = first.headers.get("X-Stream-Id");
+    expect(name).toMatch(/^[a-z0-9]{16,64}$/);
+    const kept = new ConversationStore(() => "");
+    const answer = (await kept.textsOf(id)).find((one) => one.role === "assistant");
+    expect(answer?.stream).toEqual({ id: name, box: KITCHEN, seen: 0 });
+    await kept.close();
+    first.answer([piece("Yes.", "stop"), DONE], "end", { "X-Stream-Id": name ?? "" });
+    await ended;
+    expect(message()).not.toHaveProperty("stream");
+  });
+
+  it("is looked for when its connection broke", async () => {
+    const { ended, message } = begin();
+    const first = await request(1);
+    first.fail();
+    const second = await request(2);
+    const name = first.headers.get("X-Stream-Id") ?? "";
+    expect(behind(second)).toEqual(["GET", `${KITCHEN}/v1/streams/${name}`, "0"]);
+    second.answer([piece("Yes.", "stop"), DONE], "end");
+    await ended;
+    expect(message()).toMatchObject({ content: "Yes.", finish: "stop" });
+  });
+
+  it("is asked for again, by another name, where the gateway has no such question", async () => {
+    const { ended, message } = begin();
+    const first = await request(1);
+    first.fail();
+    (await request(2)).refuse(404, "stream_not_found");
+    const third = await request(3);
+    expect(third.url).toBe(`${KITCHEN}/v1/chat/completions`);
+    expect(third.headers.get("X-Stream-Id")).not.toBe(first.headers.get("X-Stream-Id"));
+    third.answer([piece("Yes.", "stop"), DONE], "end");
+    await ended;
+    expect(message()).toMatchObject({ content: "Yes.", finish: "stop" });
+  });
+
+  it("tells that nothing is there when nothing answers at all", async () => {
+    const { ended, message } = begin();
+    (await request(1)).fail();
+    (await request(2)).fail();
+    await ended;
+    expect(asked).toHaveLength(2);
+    expect(message()?.error).toMatchObject({ unreachable: true });
+  });
+
+  it("is asked for again, and not looked for, where the gateway keeps no streams", async () => {
+    const { ended, message } = begin();
+    (await request(1)).answer([piece("It ")], "break");
+    const second = await request(2);
+    expect(second.url).toBe(`${KITCHEN}/v1/chat/completions`);
+    second.answer([piece("is.", "stop"), DONE], "end");
+    await ended;
+    expect(message()?.content).toBe("It is.");
+  });
+});
+
 describe("an answer that is stopped", () => {
   it("is ended at the gateway, which would go on with it", async () => {
     const { id, ended, message } = begin();
@@ -162,6 +223,29 @@ describe("an answer whose page has gone", () => {
     expect(store.opened.value?.messages.get(message.id)).toMatchObject({
       content: "Yes.",
       finish: "length",
+    });
+  });
+
+  it("before it began is looked for a while: its question may be on its way", async () => {
+    const message = await left([]);
+    const { ended } = await takenUp(message);
+    (await request(1)).refuse(404, "stream_not_found");
+    const second = await request(2);
+    const one = `${KITCHEN}/v1/streams/${message.stream?.id ?? ""}`;
+    expect(behind(second)).toEqual(["GET", one, "0"]);
+    second.answer([piece("Yes.", "stop"), DONE], "end");
+    await ended;
+    expect(store.opened.value?.messages.get(message.id)).toMatchObject({ content: "Yes." });
+  });
+
+  it("before it began is lost in the end", async () => {
+    const message = await left([]);
+    const { ended } = await takenUp(message);
+    for (const number of [1, 2, 3]) (await request(number)).refuse(404, "stream_not_found");
+    await ended;
+    expect(store.opened.value?.messages.get(message.id)).toMatchObject({
+      content: "",
+      finish: "lost",
     });
   });
 

@@ -2,6 +2,7 @@
 
 import { effect, signal, type ReadonlySignal, type Signal } from "@preact/signals";
 import { store } from "../../conversations/conversations";
+import { newId } from "../../conversations/types";
 import type { Conversation, Image, Message, Stream } from "../../conversations/types";
 import { GatewayError } from "../../gateway/errors";
 import { eventsOf, isFinal } from "../../gateway/events";
@@ -24,6 +25,10 @@ const MOST = 15;
 const HEAD = 200;
 /** Milliseconds in which another tab stops its answer. */
 const ELSEWHERE = 3000;
+/** Milliseconds for which a question waits until the browser has kept by which name it is asked. */
+const KEPT = 1000;
+/** How often a stream is looked for that a page asked for just before it was gone. */
+const LOOKS = 2;
 
 /** One answer under way. */
 export interface Run {
@@ -88,12 +93,18 @@ export class Writing implements Run {
   /** How often it was asked for anew, and has broken since something came last. */
   #askedAgain = 0;
   #breaks = 0;
+  /** Whether the question was sent; and whether the head of its stream has come. */
+  #isAsked: boolean;
+  #isBegun: boolean;
+  /** Whether the attempt under way reads a stream that was asked for before. */
+  #reads = false;
   /** Whether this tab is the one that writes it. */
   #writes = false;
 
   /** `message`: a new one, or one to go on with; as `wanted`, or behind the last event it has. */
   constructor(message: Message, wanted: Wanted | null) {
     this.#wanted = wanted;
+    this.#isAsked = this.#isBegun = wanted === null;
     this.model = wanted?.model ?? message.model ?? "";
     this.#growth = new Growth({ ...message, model: this.model }, wanted !== null);
     this.since = this.#growth.since;
@@ -110,8 +121,8 @@ export class Writing implements Run {
   /** Stop it if this tab writes it. */
   stopHere(): void {
     if (!this.#writes) return;
-    if (this.#growth.stream !== null) this.#abort();
-    // Once its head is sent it goes on without us, and only its id can stop it: it may be coming.
+    if (this.#isBegun || !this.#isAsked) this.#abort();
+    // The gateway stops what it knows of: the question may be on its way.
     else setTimeout(() => this.#abort(), HEAD);
   }
 
@@ -121,10 +132,7 @@ export class Writing implements Run {
 
   /** Write it to its end. */
   async write(): Promise<void> {
-    if (this.#wanted !== null) {
-      this.#growth.keep();
-      void store.flush();
-    }
+    if (this.#wanted !== null) void this.#comesBy(newId());
     const { id } = this.message.peek();
     let lookOn = (): void => undefined;
     const waits = (): void => {
@@ -187,7 +195,7 @@ export class Writing implements Run {
   /** End the work at the gateway, which goes on when nothing but the connection is closed. */
   #stopStream(): void {
     const { stream } = this.#growth;
-    if (stream === null) return;
+    if (stream === null || !this.#isAsked) return;
     const asked = { method: "DELETE", place: this.#place, keepalive: true } as const;
     // If this doesn't arrive either, the gateway gives up what nobody reads after a while.
     ask(streamPath(stream), asked).catch(() => undefined);
@@ -222,6 +230,7 @@ export class Writing implements Run {
     const { conversation, remote } = this.#wanted;
     if (!again && !canGoOn(current.content, conversation.settings, remote)) return null;
     this.#askedAgain += 1;
+    this.#isAsked = this.#isBegun = false;
     this.#growth.askAgain(again ? withoutThoughts(current) : current);
     return pause;
   }
@@ -229,9 +238,11 @@ export class Writing implements Run {
   async #attempt(): Promise<Ended | Broke> {
     const asked = { signal: this.#control.signal, place: this.#place };
     const { stream } = this.#growth;
-    const response = await (stream === null
+    this.#reads = this.#isAsked && stream !== null;
+    const response = await (!this.#isAsked || stream === null
       ? this.#ask(asked)
       : ask(streamPath(stream), { ...asked, headers: { "Last-Event-ID": String(stream.seen) } }));
+    this.#isBegun = true;
     this.#requestId = response.headers.get("X-Request-Id");
     return this.#read(response);
   }
@@ -248,11 +259,20 @@ export class Writing implements Run {
       images: await addressesOf(path.flatMap((one): readonly Image[] => one.images)),
       begun: begun === "" ? undefined : begun,
     });
-    const headers = { "X-Stream-Resume": "true" };
+    // A page that is gone before the answer begins finds it by this name when it comes back.
+    const chosen = this.#growth.stream?.id ?? newId();
+    await Promise.race([this.#comesBy(chosen), slept(KEPT, this.#control.signal)]);
+    this.#control.signal.throwIfAborted();
+    this.#isAsked = true;
+    const headers = { "X-Stream-Resume": "true", "X-Stream-Id": chosen };
     const response = await ask("/v1/chat/completions", { ...asked, method: "POST", body, headers });
     const id = response.headers.get("X-Stream-Id");
-    if (id !== null) this.#growth.began({ id, box: this.#place.address, seen: 0 });
+    if (id !== chosen) void this.#comesBy(id); // an older gateway, or one that keeps none
     return response;
+  }
+
+  async #comesBy(id: string | null): Promise<void> {
+    await this.#growth.comesBy(id === null ? null : { id, box: this.#place.address, seen: 0 });
   }
 
   async #read(response: Response): Promise<Ended | Broke> {
@@ -281,14 +301,20 @@ export class Writing implements Run {
     const { before, stream } = this.#growth;
     if (error instanceof GatewayError) {
       if (error.status === 401) refusedAt(this.#place);
-      if (stream !== null && !isFinal(error)) return "cut"; // of a proxy before a gateway
-      if (stream !== null && error.code === GONE) return "lost";
+      if (this.#reads && !isFinal(error)) return "cut"; // of a proxy before a gateway
+      if (this.#reads && error.code === GONE) {
+        // The question of a page that was gone at once may still be on its way.
+        const early = this.#wanted === null && stream?.seen === 0 && this.#breaks < LOOKS;
+        return early ? "cut" : "lost";
+      }
       this.#requestId = error.requestId;
       return this.#erred(error.message);
     }
     if (error instanceof NoPicture) return this.#erred(t.lostPicture);
-    const nothing = this.#requestId === null && stream === null && before.content === "";
-    return nothing && this.#askedAgain === 0 ? UNREACHABLE : "cut";
+    // Though no head came, the gateway may have the question.
+    if (this.#isBegun || !this.#reads) return "cut";
+    const nothing = this.#requestId === null && before.content === "";
+    return nothing && this.#askedAgain === 0 ? UNREACHABLE : "lost";
   }
 
   #erred(message: string): Ended {

@@ -29,6 +29,8 @@ export interface Asked {
     headers?: Record<string, string>,
   ) => void;
   readonly refuse: (status: number, code?: string | null) => void;
+  /** Have its connection break before anything comes. */
+  readonly fail: () => void;
 }
 
 export const asked: Asked[] = [];
@@ -64,6 +66,7 @@ function fetched(url: string, init: RequestInit): Promise<Response> {
       },
       refuse: (status, code = "invalid_api_key") =>
         resolve(Response.json({ error: { message: "no", code } }, { status })),
+      fail: () => reject(new TypeError("network error")),
     });
   });
 }
