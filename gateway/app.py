@@ -30,6 +30,7 @@ from gateway.api.llm_api import LlmApiHandlers
 from gateway.api.log import LogHandlers
 from gateway.api.metrics import MetricsHandlers
 from gateway.api.model_states import ModelStateHandlers
+from gateway.api.nodes import NodeHandlers
 from gateway.api.ollama import OLLAMA_ROUTES, OllamaHandlers
 from gateway.api.ollama_admin import OllamaAdminHandlers
 from gateway.api.ollama_models import OllamaModelHandlers
@@ -328,6 +329,7 @@ def route_table(
         *CacheHandlers(services.conversations, library, gate).routes(),
         *StorageHandlers(library, StorageScan(settings, entries)).routes(),
         *HubHandlers(background.hub).routes(),
+        *NodeHandlers(settings, scheduler.environment.nodes).routes(),
         *SystemHandlers(report).routes(),
         *HistoryHandlers(background.history).routes(),
         *LogHandlers().routes(),

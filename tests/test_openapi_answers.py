@@ -11,10 +11,13 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
+from tests.cluster.gateways import cluster_of
+from tests.cluster.machines import Machines
 from tests.dialects import MESSAGES
 from tests.harness import MakeGateway, Running
 from tests.hub_server import HubServer, tiny_hub
 from tests.route_table import openapi
+from tests.scripted import Box
 from tests.tiny_model import write_tiny_model
 
 pytestmark = pytest.mark.slow
@@ -113,6 +116,7 @@ async def running(
     tmp_path: Path,
     parrot_model: Path,
     minilm_model: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> AsyncIterator[Running]:
     storage = tmp_path / "LLMs"
     storage.mkdir()
@@ -130,10 +134,18 @@ async def running(
         "rerank": {**small, "reranking": True},
         "away": {"url": "http://127.0.0.1:9", "modelName": "there"},
     }
+    machines = Machines(Box(tmp_path))
+    await machines.start("attic")
+    monkeypatch.setattr("gateway.app.cluster_of", cluster_of(machines))
     async with make_gateway(
-        models, llama_server="auto", llm_storage=str(storage), responses={"store": True}
+        models,
+        llama_server="auto",
+        llm_storage=str(storage),
+        responses={"store": True},
+        cluster={"engine": "ray"},
     ) as running:
         yield running
+    await machines.close()
 
 
 async def test_every_answer_is_as_the_document_says(running: Running) -> None:
@@ -146,6 +158,7 @@ async def test_every_answer_is_as_the_document_says(running: Running) -> None:
     await of_keys(ask)
     await of_the_box(ask)
     await of_pulls(ask)
+    await of_nodes(ask)
     await ask("POST", "/models/unload", json={"model": "embed"})
     await ask("GET", "/unloadModel", query="?model=m")
     await ask("POST", "/unloadModel", json={"model": "rerank"})
@@ -314,6 +327,17 @@ async def of_conversations(ask: Asking) -> None:
     await ask("GET", at + "/items/{item_id}", at=item)
     await ask("DELETE", at + "/items/{item_id}", at=item)
     await ask("DELETE", at, at=one)
+
+
+async def of_nodes(ask: Asking) -> None:
+    async with asyncio.timeout(60):
+        while not (await ask("GET", "/admin/nodes"))["nodes"]:
+            await asyncio.sleep(0.1)
+    await ask("POST", "/admin/nodes/{name}/drain", at={"name": "attic"})
+    await ask("POST", "/admin/nodes/{name}/resume", at={"name": "attic"})
+    await ask("GET", "/admin/models")
+    await ask("GET", "/admin/status")
+    await ask("DELETE", "/admin/nodes/{name}", at={"name": "attic"})
 
 
 async def of_pulls(ask: Asking) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 
 from gateway.backends.facts import Headers
-from gateway.backends.machine_report import machine_report
+from gateway.backends.machine_report import machine_report, nodes_report
 from gateway.backends.scheduler import Scheduler
 from gateway.entries import Entries
 from gateway.errors import ModelNotFound
@@ -70,6 +70,7 @@ class ModelStateHandlers:
                 "models_file": (await self._entries.editable())._asdict(),
                 "models_file_error": library.broken,
                 "machine": await machine_report(self._scheduler),
+                "nodes": nodes_report(self._scheduler.environment.nodes),
             }
         )
 

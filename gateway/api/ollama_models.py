@@ -95,7 +95,9 @@ class OllamaModelHandlers:
             left = status.unload_in
             if left is None:  # it stays, or is used
                 left = scheduler.ttl(model.spec.name)
-            gpus = sum(size for name, size in status.memory_on.items() if name != "RAM")
+            gpus = sum(
+                size for name, size in status.memory_on.items() if name.rpartition("/")[2] != "RAM"
+            )
             size = status.memory_held if status.memory is None else status.memory
             found.append(running(model, size=size, on_gpus=gpus, unload_in=left))
         found.sort(key=lambda one: str(one["expires_at"]), reverse=True)

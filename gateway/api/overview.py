@@ -17,7 +17,7 @@ from gateway.access.gate import KeyGate
 from gateway.access.principal import WITHOUT_KEY
 from gateway.access.request_log import Record, path_of
 from gateway.api.model_states import prompt_cache
-from gateway.backends.machine_report import machine_report
+from gateway.backends.machine_report import machine_report, nodes_report
 from gateway.backends.scheduler import Scheduler
 from gateway.errors import BadRequest
 from gateway.http.json_response import json_response
@@ -90,6 +90,7 @@ class StatusHandlers:
             "active": common._asdict() if common else None,
             "models_file_error": library.broken,
             "machine": machine,
+            "nodes": nodes_report(scheduler.environment.nodes),
             "models": [
                 {
                     **asdict(status),

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from gateway.backends.backend import ServerStatus, State
 from gateway.backends.scheduled_model import WAITS, ScheduledModel, memory_of
+from gateway.names import HERE
 
 #: How many waiting requests of a model are listed one by one.
 LINE = 50
@@ -45,6 +46,7 @@ class ModelStatus:
     memory_held: int | None  # bytes: what its process was seen to hold last
     devices: tuple[str, ...]  # where they are
     memory_on: dict[str, int]  # bytes that it counts for on each of them
+    nodes: tuple[str, ...]  # the machines that it is on; here: this one
     unload_in: float | None  # until it is unloaded if nobody uses it; None: it stays, or is used
     degraded: str | None  # why it runs on the CPU though it should not
     chosen: dict[str, Any] | None  # where its entry leaves something open: see Tuning.report
@@ -79,11 +81,19 @@ def status_of(
         memory_held=model.held if resident else None,
         devices=tuple(name for name, _ in model.on) if resident else (),
         memory_on=dict(model.on) if resident else {},
+        nodes=_nodes(model) if resident and model.spec.ours else (),
         unload_in=_unload_in(model, now, ttl),
         degraded=backend.degraded if resident else None,
         chosen=backend.tuning.report() if backend.tuning is not None and resident else None,
         servers=backend.servers,
     )
+
+
+def _nodes(model: ScheduledModel) -> tuple[str, ...]:
+    """Return where it is; one that takes no device is where its backend says."""
+    devices = [name for name, _ in model.on]
+    found = {name.rpartition("/")[0] or HERE for name in devices}
+    return tuple(sorted(found or {model.backend.node or HERE}))
 
 
 def _unload_in(model: ScheduledModel, now: float, ttl: float | None) -> float | None:

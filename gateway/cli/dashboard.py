@@ -213,17 +213,19 @@ class DeviceUse(NamedTuple):
 
 
 def _devices(status: dict[str, Any]) -> list[DeviceUse]:
-    machine = status["machine"]
-    if machine is None:
-        return []
+    """Return the devices of this machine, and of each other one that is up."""
+    machines = [("", status["machine"]["devices"])] if status["machine"] is not None else []
+    nodes = status.get("nodes", ())  # an older gateway has none
+    machines += [(f"{one['name']}/", one["devices"]) for one in nodes if one["up"]]
     return [
         DeviceUse(
-            clean(device["name"]),
+            clean(prefix + device["name"]),
             device["total"] or 0,
             None if device["free"] is None else (device["total"] or 0) - device["free"],
             clean(device["description"] or ""),
         )
-        for device in machine["devices"]
+        for prefix, devices in machines
+        for device in devices
     ]
 
 
@@ -231,6 +233,9 @@ def _machine_notes(status: dict[str, Any]) -> Iterator[str]:
     machine = status["machine"]
     if machine is not None and machine["problem"]:
         yield f"warning: {machine['problem']}"
+    for node in status.get("nodes", ()):
+        if not node["up"]:
+            yield f"warning: the node {node['name']} is down: {node['problem']}"
 
 
 def _bar(device: DeviceUse, width: int) -> RenderableType:

@@ -65,6 +65,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
             "active": "`model` and `personality` that an administrator chose, or null",
             "models_file_error": "what is wrong with models.json, or null",
             "machine": "its devices with bytes in all and free, or null while that isn't known",
+            "nodes": "the machines of the cluster, as in `node list`; none without one",
             "models": "each with its state, queue, memory and last error; `usage` is what it has "
             "done since the gateway started",
             "requests.under_way": "those that have not ended, oldest first; nothing of their text",

@@ -100,6 +100,13 @@ MEMORY: Final = _gauge(
 MEMORY_USED: Final = _gauge(
     "device_memory_used_bytes", "device",
     "What is used of it, by any program; missing for a GPU that nobody has looked at lately.")
+NODE_UP: Final = _gauge(
+    "node_up", "node", "Whether a machine of the cluster answers.")
+NODE_MEMORY: Final = _gauge(
+    "node_memory_for_models_bytes", "node device",
+    "What models may take of a device there; missing while the machine is down.")
+NODE_FREE: Final = _gauge(
+    "node_memory_free_bytes", "node device", "What is free of it; missing where it can't be told.")
 CACHE_HITS: Final = _counter(
     "cache_hits", "model source",
     "Requests whose prompts were there: saved on `disk` and read back, or live in a `slot`.")

@@ -20,7 +20,7 @@ from gateway.http.tls_state import TlsState
 from gateway.metrics.backends import of_backends
 from gateway.metrics.itself import of_certificate, of_gateway, of_process, of_store
 from gateway.metrics.loop_lag import LoopLag
-from gateway.metrics.models import of_cache, of_memory, of_models
+from gateway.metrics.models import of_cache, of_memory, of_models, of_nodes
 from gateway.metrics.requests import Taken, of_answers, of_requests
 
 
@@ -75,6 +75,7 @@ class Exposition:
             of_requests(Taken.of(source.accounting), models),
             of_models(models, source.scheduler.environment.counts),
             of_memory(dict(source.history.devices), sample),
+            of_nodes(source.scheduler.environment.nodes),
             of_cache(report) if report is not None else (),
             of_gateway(ready=source.lifecycle.ready, connections=connections, lag=self._lag.look()),
             of_store(source.accounting.log),

@@ -9,6 +9,7 @@ from prometheus_client import Metric
 from gateway.backends.backend import State
 from gateway.backends.counts import Ended, ModelCounts, Unloaded
 from gateway.backends.model_status import ModelStatus
+from gateway.backends.nodes import Nodes
 from gateway.conversations.counts import CacheReport
 from gateway.metrics import described
 from gateway.metrics.families import family, single
@@ -52,6 +53,25 @@ def of_memory(devices: Mapping[str, tuple[str, int]], now: Sample) -> Iterator[M
     """Yield the families of the machine's memory; ``devices``: see :class:`History`."""
     yield family(described.MEMORY, (((name,), total) for name, (_, total) in devices.items()))
     yield family(described.MEMORY_USED, (((name,), used) for name, used in now.used))
+
+
+def of_nodes(nodes: Nodes | None) -> Iterator[Metric]:
+    """Yield the families of the other machines of the cluster."""
+    known = nodes.report() if nodes is not None else []
+    devices = [(one.name, device) for one in known if one.up for device in one.devices]
+    yield family(described.NODE_UP, (((one.name,), one.up) for one in known))
+    yield family(
+        described.NODE_MEMORY,
+        (((name, device["name"]), device["for_models"]) for name, device in devices),
+    )
+    yield family(
+        described.NODE_FREE,
+        (
+            ((name, device["name"]), device["free"])
+            for name, device in devices
+            if device["free"] is not None
+        ),
+    )
 
 
 def of_cache(report: CacheReport) -> Iterator[Metric]:

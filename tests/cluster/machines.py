@@ -102,7 +102,9 @@ class Joined(Link):
         return await self.machines.call(actor, method, *arguments)
 
     async def kill(self, actor: str) -> None:
-        await self.machines.lose(actor.removeprefix(NODE))
+        if (name := actor.removeprefix(NODE)) not in self.machines.nodes:
+            raise Refused("ValueError", f"there is no actor {actor}")
+        await self.machines.lose(name)
 
     async def reserve(self, name: str, resources: dict[str, float]) -> None:
         self.machines.reserved[name] = resources
@@ -111,8 +113,8 @@ class Joined(Link):
         self.machines.reserved.pop(name, None)
 
 
-def joins(machines: Machines) -> Callable[[str, Callable[[], None]], Link]:
-    def join(address: str, changed: Callable[[], None]) -> Link:
+def joins(machines: Machines) -> Callable[[str, Callable[[], None], Path], Link]:
+    def join(address: str, changed: Callable[[], None], folder: Path) -> Link:
         link = Joined(address, changed)
         link.machines = machines
         return link
