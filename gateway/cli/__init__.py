@@ -39,6 +39,7 @@ COMMANDS: Final = {
     "connect": ("gateway.cli.connect", "show how to set up a client for the gateway"),
     "doctor": ("gateway.cli.doctor", "check the whole machine, and say what to do"),
     "service": ("gateway.cli.service", "install and drive the service of systemd"),
+    "node": ("gateway.cli.node", "run models on several machines"),
     "backup": ("gateway.cli.backup", "save configuration, keys and usage in one file"),
     "restore": ("gateway.cli.restore", "put back what a backup has saved"),
     "store": ("gateway.cli.store", "move keys, usage and records to PostgreSQL, or back"),
@@ -51,7 +52,7 @@ COMMANDS: Final = {
 
 #: Heading -> commands, in the order of the help.
 GROUPS: Final = {
-    "a gateway of your own": ("init", "check", "serve", "doctor", "service"),
+    "a gateway of your own": ("init", "check", "serve", "doctor", "service", "node"),
     "moving house": ("migrate", "backup", "restore", "store"),
     "models": ("models", "pull", "load", "unload", "logs"),
     "using it": ("chat", "status", "usage", "cache", "connect"),

@@ -52,14 +52,14 @@ class Cluster:
         *,
         load_timeout: float,
         metrics: bool,
-        join: Callable[[str, Callable[[], None]], Link] = Link,
+        join: Callable[[str, Callable[[], None], Path], Link] = Link,
     ) -> None:
-        """``join`` makes the link to Ray at an address."""
+        """``join`` makes the link to Ray at an address; in ``folder`` may be a token for it."""
         self._folder = folder
         self._llm_storage = llm_storage
         self._load_timeout = load_timeout
         self._metrics = metrics
-        self._link = join(address, self._link_changed)
+        self._link = join(address, self._link_changed, folder)
         self._nodes: dict[str, KnownNode] = {}
         self._boots: dict[str, str] = {}
         self._demands: dict[str, tuple[tuple[object, ...], dict[str, Demand], bool]] = {}

@@ -26,8 +26,6 @@ from gateway.tasks import spawn
 
 #: Seconds for Ray to make a reservation, which it does at once if it ever can.
 _RESERVE = 10.0
-#: The environment of Ray: for how many seconds it bears that its head is away.
-PATIENT = {"RAY_gcs_rpc_server_reconnect_timeout_s": str(30 * 86400)}
 
 _log = logging.getLogger(__name__)
 

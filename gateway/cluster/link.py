@@ -9,11 +9,13 @@ import os
 import socket
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from gateway.backends.process import launcher
-from gateway.cluster.driver import PATIENT
 from gateway.cluster.frames import packed, receive
+from gateway.cluster.ray_command import variables
+from gateway.cluster.token import known_token
 from gateway.errors import GatewayError
 from gateway.tasks import cancel_and_wait, spawn
 
@@ -61,12 +63,15 @@ _FINAL = frozenset({"ActorDiedError", "NodeDiedError", "ActorUnschedulableError"
 class Link:
     """The link to Ray at ``address``. ``changed`` is called when it is joined, and when it is lost.
 
-    ``problem``: why it isn't joined.
+    ``folder``: where the cluster's token may be. ``problem``: why it isn't joined.
     """
 
-    def __init__(self, address: str, changed: Callable[[], None]) -> None:
+    def __init__(
+        self, address: str, changed: Callable[[], None], folder: Path | None = None
+    ) -> None:
         self._address = address
         self._changed = changed
+        self._folder = folder
         self._number = 0
         self._waiting: dict[int, asyncio.Future[Any]] = {}
         self._writer: asyncio.StreamWriter | None = None
@@ -133,6 +138,7 @@ class Link:
 
     async def _serve(self) -> bool:
         """Run one driver until it ends. Returns whether it had joined."""
+        token = None if self._folder is None else await asyncio.to_thread(known_token, self._folder)
         ours, its = socket.socketpair()
         with its:
             process = await asyncio.create_subprocess_exec(
@@ -144,7 +150,7 @@ class Link:
                 stdin=its.fileno(),
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.STDOUT,
-                env={**os.environ, **PATIENT},
+                env={**os.environ, **variables(token)},
                 start_new_session=True,
             )
         had = False

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
-from typing import Final
 
+from gateway.cluster.installed import has_ray_client, why_no_ray
 from gateway.config.head_address import CLIENT
 from gateway.config.settings import Settings
 from gateway.models.catalog import Catalog
 from gateway.problems import Problem
-
-#: The lower bound of the extra ``cluster`` in pyproject.toml.
-_LEAST: Final = (2, 60)
 
 
 def problems(settings: Settings, label: str) -> list[Problem]:
@@ -23,23 +18,10 @@ def problems(settings: Settings, label: str) -> list[Problem]:
     if (reason := why_no_ray()) is not None:
         return [Problem(label, "cluster", None, reason)]
     address = settings.cluster.address
-    if address.startswith(CLIENT) and find_spec("grpc") is None:
+    if address.startswith(CLIENT) and not has_ray_client():
         what = "needs Ray Client, which isn't installed: pip install 'ray[client]'"
         return [Problem(label, "cluster.address", repr(address), what)]
     return []
-
-
-def why_no_ray() -> str | None:
-    """Return why Ray can't be used here, and what to do; ``None``: it can."""
-    least = ".".join(map(str, _LEAST))
-    try:
-        there = version("ray")
-    except PackageNotFoundError:
-        return f"needs Ray, which isn't installed: pip install 'ray>={least}'"
-    major, minor, *_ = (*there.split("."), "0")
-    if major.isdigit() and minor.isdigit() and (int(major), int(minor)) < _LEAST:
-        return f"needs Ray {least} or newer, and {there} is installed: pip install 'ray>={least}'"
-    return None
 
 
 def warnings(settings: Settings, catalog: Catalog) -> Iterator[str]:
