@@ -21,7 +21,7 @@ from gateway import __version__
 from gateway.access.accounting import Accounting
 from gateway.backends.command import bundled_program, find_program
 from gateway.backends.machine import Machine
-from gateway.backends.machine_report import machine_report
+from gateway.backends.machine_report import machine_report, nodes_report
 from gateway.backends.program_version import program_version
 from gateway.backends.scheduler import Scheduler
 from gateway.config.settings import Settings
@@ -143,6 +143,7 @@ class SystemReport:
             "redirect_urls": list(lifecycle.redirect_urls),
             "llama_server": program,
             "machine": machine,
+            "nodes": nodes_report(self._scheduler.environment.nodes),
             "disks": disks,
             "certificate": self._certificate(),
             "models_file": {

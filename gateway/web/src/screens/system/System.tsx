@@ -7,6 +7,7 @@ import { actions } from "../../texts/en/common";
 import { system as t } from "../../texts/en/system";
 import { About } from "./About";
 import { CertificateCard } from "./CertificateCard";
+import { Nodes } from "./Nodes";
 import { OverTime } from "./OverTime";
 import { Problems } from "./Problems";
 import { Room } from "./Room";
@@ -42,6 +43,7 @@ export default function System() {
               <CertificateCard certificate={report.certificate} urls={report.urls} />
             </div>
           </div>
+          {report.nodes && report.nodes.length > 0 && <Nodes nodes={report.nodes} />}
         </>
       )}
       <OverTime />

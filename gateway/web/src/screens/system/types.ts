@@ -1,6 +1,6 @@
 /** GET /admin/system and /admin/system/history. Sizes in bytes, times as RFC 3339. */
 
-import type { Machine } from "../../gateway/types";
+import type { Device, Machine } from "../../gateway/types";
 
 export interface Report {
   readonly version: string;
@@ -26,6 +26,8 @@ export interface Report {
     readonly problem: string | null;
   };
   readonly machine: Machine | null;
+  /** The other machines of the cluster; an older gateway knows none. */
+  readonly nodes?: readonly Node[];
   readonly disks: readonly Disk[];
   /** `null`: plain HTTP. */
   readonly certificate: Certificate | null;
@@ -36,6 +38,17 @@ export interface Report {
     readonly demonstration: boolean;
   };
   readonly problems: readonly Problem[];
+}
+
+export interface Node {
+  readonly name: string;
+  readonly up: boolean;
+  readonly drained: boolean;
+  readonly problem: string | null;
+  readonly host: string;
+  readonly devices: readonly Device[];
+  /** Those that this gateway runs there. */
+  readonly models: readonly string[];
 }
 
 export interface Disk {

@@ -54,6 +54,17 @@ export const system = {
   diskOf: (name: string): string => `Disk of ${name}`,
   unknownDisk: "can't be looked at",
 
+  nodes: "Other machines",
+  node: "Name",
+  nodeState: "State",
+  address: "Address",
+  devices: "Memory",
+  nodeRuns: "Runs",
+  nodeRunsNothing: "nothing",
+  up: "up",
+  drained: "drained: takes no more models",
+  down: (problem: string | null): string => (problem === null ? "down" : `down: ${problem}`),
+
   certificate: "Certificate",
   plain: "None: this gateway speaks plain HTTP. Keys and chats can be read on their way.",
   plainLocal: "None, and none needed: only this machine reaches the gateway.",
