@@ -73,7 +73,7 @@ def _is_not_saved(asked: str) -> bool:
 
 def has_several(target: Target) -> bool:
     """Return whether several servers have a model, so that a conversation sticks to one."""
-    return len(target.spec.servers) > 1
+    return len(target.spec.servers) > 1 or target.spec.copies > 1
 
 
 def prefix_of(

@@ -146,11 +146,11 @@ class JsonRoute:
         sent = serialise(body) if changed else raw
         call = self._call(context, target, raw, sent, found, stream, telling)
         if self._generates:
-            if target.sent_as is None:
-                if (conversations := context.services.conversations) is not None:
-                    call.turn = turn_of(conversations, context, call, body, self._format)
-            elif has_several(target):
+            if has_several(target):
                 call.prefix = prefix_of(context, body, self._format)
+            elif target.sent_as is None and context.services.conversations is not None:
+                conversations = context.services.conversations
+                call.turn = turn_of(conversations, context, call, body, self._format)
         return call
 
     async def _prepare_aside(
@@ -170,7 +170,7 @@ class JsonRoute:
         made, body = await WORKERS.run(make, raw, rules, Plan.of(target), limits.max_tokens)
         sent = raw if body is None else body
         call = self._call(context, target, raw, sent, made.found, made.stream, made.telling)
-        if target.sent_as is not None and self._generates and has_several(target):
+        if self._generates and has_several(target):
             call.prefix = await prefix_in(context, sent, self._format)
         return call
 

@@ -212,6 +212,11 @@ class Backend(ABC):
         return None
 
     @property
+    def copies(self) -> int:
+        """How many processes or servers of ours take its requests."""
+        return 1
+
+    @property
     def progress(self) -> float | None:
         """The loaded share of the model, from 0 to 1, while it starts and if that is known."""
         return None

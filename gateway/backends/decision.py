@@ -18,6 +18,7 @@ class Act(Enum):
     GRANT = auto()  # give the first waiter its lease
     LOADED = auto()  # tell those who only wanted it loaded
     START = auto()
+    COPY = auto()  # start one more copy
     STOP = auto()
     DRAIN = auto()
     RESUME = auto()  # take work again after all
@@ -32,8 +33,7 @@ class Action:
 
     act: Act
     model: str
-    on: Placement = ()  # of START: the devices it goes to, all copies together
-    copies: tuple[Placement, ...] = field(default=(), compare=False)  # the same, one by one
+    on: Placement = ()  # of START and COPY: the devices it goes to
     #: Of STOP: the model that needs its place, if that is why.
     room_for: str | None = field(default=None, compare=False)
 
@@ -55,6 +55,7 @@ class ModelView:
     wanted: int = 0  # callers that only want it loaded
     oldest_wait: float | None = None  # when the first of both came
     demand: Demand = NOTHING
+    copy: Demand | None = None  # of one more copy that there should be
     on: Placement = ()  # where it is, as long as it is resident
     short_since: float | None = None  # it has been waiting for others' memory since
     last_used: float = 0.0

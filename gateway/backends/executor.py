@@ -64,6 +64,8 @@ class Executor:
                 self._memory.grant(model, action.on)
                 self._counts.started(model.spec.name)
                 model.backend.start(lambda: self._memory.choose(model))
+            case Act.COPY:
+                self._memory.copy(model, action.on)
             case Act.STOP:
                 self._counts.unloaded(model.spec.name, asked=model.unload, room_for=action.room_for)
                 model.backend.stop()
@@ -96,7 +98,7 @@ class Executor:
         if (death := backend.last_death) is not None and death is not model.death:
             model.death = death
             if backend.by_request:
-                model.slots = 1  # until one more request has gone well
+                model.on_trial = True  # until one more request has gone well
             self._died(model.spec.name, death)
             if death.code == NODE_LOST and not model.unload:
                 self._load_again(model.spec.name)
@@ -109,6 +111,7 @@ class Executor:
             model.loaded = backend.starts
             model.alone, model.shrunk = False, 0
             self._memory.weigh(model)
+        model.count_slots()
         self._memory.hear(model)
         if model.unload:
             backend.drain()  # it was starting when it was sent away

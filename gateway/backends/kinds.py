@@ -17,9 +17,9 @@ def backend_for(
     """Return the backend of ``spec``. ``socket_name``: of a socket, if it needs one."""
     match spec:
         case LocalModel() if environment.nodes is not None:
-            from gateway.backends.placed import PlacedBackend  # only in a cluster
+            from gateway.backends.replicated import ReplicatedBackend  # only in a cluster
 
-            return PlacedBackend(spec, environment, socket_name, changed)
+            return ReplicatedBackend(spec, environment, socket_name, changed)
         case LocalModel():
             return LocalBackend(spec, environment, socket_name, changed)
         case RemoteModel():

@@ -31,7 +31,7 @@ class Lease:
         killed it.
         """
         model = self._model
-        return model is not None and model.slots < model.spec.parallel
+        return model is not None and model.on_trial
 
     def proved(self) -> None:
         """Note that an answer comes: after a death by a request, the model gets all its slots
@@ -39,7 +39,8 @@ class Lease:
         """
         model = self._model
         if model is not None and self._starts == self.backend.starts and self.backend.serving:
-            model.slots = model.spec.parallel
+            model.on_trial = False
+            model.count_slots()
             self._leases.decide()
 
     def lend(self) -> None:

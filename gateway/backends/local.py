@@ -32,7 +32,7 @@ from gateway.backends.counts import Ended
 from gateway.backends.deaths import Deaths, not_started
 from gateway.backends.fallback import GPU_REQUIRED
 from gateway.backends.log_requests import LogRequests
-from gateway.backends.run import Run, RunningChild
+from gateway.backends.run import End, Run, RunningChild
 from gateway.backends.runaway import pass_sentence
 from gateway.backends.server_run import ServerRun
 from gateway.backends.speed import Speed
@@ -290,10 +290,16 @@ class LocalBackend(Backend):
         if self._stopping is not None:
             return
         end = run.how_it_ended(status, self._hung)
+        if await self._goes_on(run, end):
+            return
         self.last_death, self.by_request = end.error, end.by_request
         self._died(end.error, end.why, counts=end.counts)
         await self._clean_up()
         self._enter(self._after_death())
+
+    async def _goes_on(self, run: Run, end: End) -> bool:
+        """Return whether the model goes on without ``run``, which has ended so."""
+        return False
 
     async def _guard(self, run: Run, child: RunningChild) -> None:
         """Kill a child that hangs: its death is dealt with like any other."""

@@ -14,12 +14,15 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from gateway.backends.backend import Backend
 from gateway.backends.growth import Growth
 from gateway.backends.nodes import Nodes, Terms, node_of, of_node
 from gateway.backends.placed import PlacedBackend
 from gateway.backends.placement import Demand, Look, Memory, Placement, Resident, taken_by
+from gateway.backends.replicated import ReplicatedBackend
 from gateway.backends.roster import Roster
 from gateway.backends.scheduled_model import ScheduledModel, memory_of
+from gateway.backends.tuning import Grant, Tuning
 from gateway.backends.wait_queue import WaitQueue
 from gateway.errors import GatewayError, Unavailable
 from gateway.models.local_model import LocalModel
@@ -67,6 +70,11 @@ class ModelMemory:
         self._nodes = nodes
         self.accounts: Accounts | None = None
 
+    @property
+    def places(self) -> bool:
+        """Whether there are other machines that models can be placed on."""
+        return self._nodes is not None
+
     def watch(self, accounts: Accounts) -> None:
         """Use ``accounts`` from now on for the needs of models and the capacity of the machine."""
         self.accounts = accounts
@@ -104,7 +112,25 @@ class ModelMemory:
                 demand = replace(demand, here=False)  # it must have a GPU, and nodes have one
             return demand
         given = memory_of(model) or size
+        if model.backend.copies > 1:
+            given = sum(size for _, size in model.on)
         return Demand(given, given)
+
+    def copy_demand(self, model: ScheduledModel) -> Demand | None:
+        """Return what one more copy of ``model`` needs, if there should be one, and that is
+        known.
+        """
+        accounts, nodes, spec = self.accounts, self._nodes, model.spec
+        if not self._misses_copies(model) or accounts is None or nodes is None:
+            return None
+        if not isinstance(spec, LocalModel) or not nodes.knows(spec):
+            return None
+        demand = nodes.demand(spec, accounts.demand(spec))
+        # No look at this machine is worth it: nobody waits.
+        return replace(demand, here=demand.here and accounts.memory().look is Look.FRESH)
+
+    def _misses_copies(self, model: ScheduledModel) -> bool:
+        return isinstance(model.backend, ReplicatedBackend) and model.backend.missing > 0
 
     # --- what is needed ------------------------------------------------------------------------
 
@@ -114,7 +140,10 @@ class ModelMemory:
             return
         for model in self._roster.models.values():
             spec, wanted = model.spec, model.queue or model.loaders
-            if not wanted or model.resident or not isinstance(spec, LocalModel):
+            missing = self._misses_copies(model)
+            if not (missing or (wanted and not model.resident)):
+                continue
+            if not isinstance(spec, LocalModel):
                 continue
             unknown = self._nodes is not None and not self._nodes.knows(spec)
             if model.looked_up is not spec or (unknown and not model.looking_up):
@@ -122,7 +151,7 @@ class ModelMemory:
                 spawn(self._look_up(model, spec, accounts), name=f"memory of {spec.name}")
             memory = accounts.memory()
             seen = memory.look is Look.FRESH and memory.seen >= (model.oldest_wait or 0.0)
-            if self._nodes is not None and self._nodes.takes(spec):
+            if missing or (self._nodes is not None and self._nodes.takes(spec)):
                 continue
             if seen and (refusal := accounts.refusal(spec)) is not None:
                 model.backend.refused(refusal)
@@ -189,11 +218,36 @@ class ModelMemory:
 
     def grant(self, model: ScheduledModel, on: Placement) -> None:
         """Grant ``model``, which is about to start, its memory on these devices."""
-        model.on = on
         model.grant = model.backend.tuning = None
-        accounts, spec, backend = self.accounts, model.spec, model.backend
+        model.grant = self._grant(model, model.backend, on, ())
+        model.on = on if model.grant is None else model.grant.placement(on)
+        if isinstance(model.backend, PlacedBackend):
+            model.backend.granted = model.on
+
+    def copy(self, model: ScheduledModel, on: Placement) -> None:
+        """Start one more copy of ``model`` on these devices."""
+        backend = model.backend
+        assert isinstance(backend, ReplicatedBackend)
+        member = backend.new_member()
+        grant = self._grant(model, member, on, model.on)
+        member.granted = on if grant is None else grant.placement(on)
+        model.on = (*model.on, *member.granted)
+
+        async def choose() -> None:
+            await self._choose(member, grant)
+
+        member.start(choose)
+
+    def _grant(
+        self, model: ScheduledModel, backend: Backend, on: Placement, own: Placement
+    ) -> Grant | None:
+        """Return what ``backend``, of ``model``, is granted here; say to it where it runs.
+
+        ``own``: what other copies of the model have.
+        """
+        accounts, spec = self.accounts, model.spec
         others = [other for other in self._roster.local() if other is not model]
-        taken = taken_by(other.on for other in others if other.resident)
+        taken = taken_by([*(other.on for other in others if other.resident), own])
         shared = any(other.resident or other.last_used for other in others)
         share = _LESS**model.shrunk
         if isinstance(backend, PlacedBackend):
@@ -202,28 +256,31 @@ class ModelMemory:
             if node is not None:
                 there = dict(of_node(node, tuple(taken.items())))
                 backend.place(node, Terms(of_node(node, on), there, shared, share))
-                return
+                return None
         if accounts is None or not isinstance(spec, LocalModel):
-            return
-        model.backend.devices = accounts.flags(spec, on)
-        model.backend.without_gpu = accounts.without_gpu(spec)
-        model.grant = accounts.grant(spec, on, taken, shared=shared, share=share)
-        if model.grant is not None:
-            model.on = model.grant.placement(on)
+            return None
+        backend.devices = accounts.flags(spec, on)
+        backend.without_gpu = accounts.without_gpu(spec)
+        return accounts.grant(spec, on, taken, shared=shared, share=share)
 
     async def choose(self, model: ScheduledModel) -> None:
         """Choose what its entry leaves open, in the memory that it was granted."""
-        accounts, grant, spec = self.accounts, model.grant, model.spec
+        grant = model.grant
+        tuning = await self._choose(model.backend, grant)
+        if grant is not None and tuning is not None and tuning.needs is not None:
+            model.on = grant.placement(model.on, tuning.needs)
+
+    async def _choose(self, backend: Backend, grant: Grant | None) -> Tuning | None:
+        accounts, spec = self.accounts, backend.spec
         if accounts is None or grant is None or not isinstance(spec, LocalModel):
-            return
+            return None
         try:
             tuning = await accounts.choose(spec, grant)
         except Exception:  # its start will report what is wrong with its file
-            _log.exception("what fits of %s cannot be told", model.spec.name)
-            return
-        model.backend.tuning = tuning
-        if tuning is not None and tuning.needs is not None:
-            model.on = grant.placement(model.on, tuning.needs)
+            _log.exception("what fits of %s cannot be told", spec.name)
+            return None
+        backend.tuning = tuning
+        return tuning
 
     def hear(self, model: ScheduledModel) -> None:
         """Count what the node of a model says that it takes there."""

@@ -10,7 +10,9 @@ from typing import Protocol
 from gateway.backends.logring import LogRing
 from gateway.backends.nodes import NodeRun, on_node
 from gateway.backends.placed import PlacedBackend
+from gateway.backends.replicated import ReplicatedBackend
 from gateway.backends.roster import Roster
+from gateway.backends.scheduled_model import ScheduledModel
 from gateway.errors import GatewayError
 from gateway.models.local_model import LocalModel
 from gateway.tasks import spawn
@@ -45,9 +47,19 @@ class NodeChanges:
         """Drain what runs on ``node``; what was loaded there is loaded again, elsewhere."""
         with self._undecided():
             for model in self._roster.models.values():
-                if model.backend.node == node and not model.unload:
-                    model.send_away()
-                    self.load_again(model.spec.name)
+                if isinstance(model.backend, ReplicatedBackend) and model.backend.resident:
+                    spawn(self._move_off(model, model.backend, node), name="move off a node")
+
+    async def _move_off(self, model: ScheduledModel, backend: ReplicatedBackend, node: str) -> None:
+        """Move to another node while requests go on here, where there is room; else unload it when
+        they have ended, and load it again.
+        """
+        if await backend.move_off(node) or model.unload:
+            return
+        with self._undecided():
+            if backend.node == node:
+                model.send_away()
+                self.load_again(model.spec.name)
 
     def adopt(self, spec: LocalModel, adopt: Callable[[LogRing], NodeRun]) -> bool:
         """Take over a llama-server for ``spec`` that an earlier gateway has left on a node.
@@ -55,14 +67,23 @@ class NodeChanges:
         Returns whether it is wanted. ``adopt`` makes a run of it.
         """
         found = self._roster.models.get(spec.name)
-        if found is None or found.resident or not isinstance(found.backend, PlacedBackend):
+        if found is None or not isinstance(found.backend, ReplicatedBackend):
             return False
         if found.spec.process_identity() != spec.process_identity():
             return False
+        backend: PlacedBackend | None = found.backend
+        if found.resident:
+            backend = found.backend.adopt_copy()
+            if backend is None:
+                return False
+        assert backend is not None
         with self._undecided():
-            run = adopt(found.backend.log)
-            found.on = on_node(run.node, run.on)
-            found.backend.adopt(run)
+            run = adopt(backend.log)
+            backend.granted = on_node(run.node, run.on)
+            found.on = (
+                (*found.on, *backend.granted) if backend is not found.backend else backend.granted
+            )
+            backend.adopt(run)
         return True
 
     def load_again(self, model: str) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from gateway.backends.backend import State
@@ -26,6 +27,8 @@ class PlacedBackend(LocalBackend):
     #: The node of its next start and the terms there; None: it is this machine.
     _place: tuple[str, Terms | None] | None = None
     _found: NodeRun | None = None
+    #: What it was given, as the scheduler calls it.
+    granted: Placement = ()
 
     @property
     def node(self) -> str | None:
@@ -42,6 +45,21 @@ class PlacedBackend(LocalBackend):
         if self._place is None:
             return None
         return self._run  # type: ignore[return-value]  # it was made for that place
+
+    def exchange(self, other: PlacedBackend) -> None:
+        """Be the process, ready, that ``other`` is, which becomes ours, if that is still there."""
+        for one in (self, other):
+            if one._watching is not None:
+                one._watching.cancel()
+        self._run, other._run = other._run, self._run
+        self._place, other._place = other._place, self._place
+        self.granted, other.granted = other.granted, self.granted
+        for one in (self, other):
+            run = one._run
+            if run is not None and run.child is not None:
+                one._watching = spawn(one._watch(run, run.child), name=f"watch {one.spec.name}")
+            if one._away is not None:
+                one._away.changed = partial(one._changed, one)
 
     def place(self, node: str | None, terms: Terms | None = None) -> None:
         """Run there from the next start on; ``None``: on this machine."""
@@ -61,7 +79,7 @@ class PlacedBackend(LocalBackend):
     def _new_run(self) -> Run:
         if (found := self._found) is not None:
             self._found = None
-            found.changed = lambda: self._changed(self)
+            found.changed = partial(self._changed, self)
             return found
         if self._place is None:
             return super()._new_run()
@@ -69,7 +87,7 @@ class PlacedBackend(LocalBackend):
         assert self._env.nodes is not None
         assert terms is not None
         run = self._env.nodes.run(self.spec, node, self.log, terms)
-        run.changed = lambda: self._changed(self)
+        run.changed = partial(self._changed, self)
         return run
 
     def leave(self) -> asyncio.Future[None]:

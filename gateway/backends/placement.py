@@ -74,7 +74,7 @@ class Demand:
     ``least``: what it takes for sure; with so much a load is worth a try where no more can be had.
     ``devices``: those that models.json chooses, with ``shares`` in the proportions of
     ``--tensor-split``. ``here``: whether it may run on this machine. ``elsewhere``: what it needs
-    on each node that can take it. ``copies``: how many of it there should be, if there is room.
+    on each node that can take it.
     """
 
     size: int = 0
@@ -86,7 +86,6 @@ class Demand:
     shares: tuple[float, ...] = ()
     here: bool = True
     elsewhere: Mapping[str, Demand] = field(default_factory=dict)
-    copies: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,8 +30,8 @@ The rules, in the order in which they are applied:
     :func:`_harm`. Nodes tell their memory by themselves, so who may only run there waits for no
     look, unless somebody older does who may go there too. One whose machines are all away waits
     for them as it would for memory.
-11. Further copies of a model start with the first one where room is left for them. Nothing is
-    unloaded for them, and they come after everyone who waits.
+11. Further copies of a model start when the first one is ready, where room is left for them.
+    Nothing is unloaded for them, and they come after everyone who waits.
 """
 
 from __future__ import annotations
@@ -75,6 +75,12 @@ def decide(
         needy.sort(key=lambda m: (m.oldest_wait or 0.0, m.name))
         room = Room(models, limits, memory, leaving)
         unseen = _let_in(needy, models, limits, memory, room, needed, short, actions, alarms, now)
+    elif any(m.copy is not None for m in models):
+        room = Room(models, limits, memory, leaving)
+        for model in models:
+            if (spot := room.one_more(model)) is not None:
+                actions.append(Action(Act.COPY, model.name, spot.on))
+                room.reserve(model, spot)
     for model in models:
         # Whose place is needed is known when the memory has been looked at.
         if unseen or not model.draining or model.unload:
@@ -102,7 +108,6 @@ def _let_in(
     """
     unseen = False
     awaited: set[str] = set()  # nodes where they may go then
-    starting: list[tuple[int, ModelView]] = []  # with the index of its action
     for model in needy:
         if model.blocked_until > now:
             alarms.append(model.blocked_until)
@@ -140,16 +145,11 @@ def _let_in(
                 alarms.append(min(until, now + limits.look_every) if demand.here else until)
                 continue  # and keeps no place: it could not use it
         if spot is not None:
-            starting.append((len(actions), model))
-            actions.append(Action(Act.START, model.name, spot.on, (spot.on,)))
+            actions.append(Action(Act.START, model.name, spot.on))
         else:
             chosen, spot = _make_room(model, models, limits, room, actions, alarms, now)
             needed |= {m.name for m in chosen}
         room.reserve(model, spot)
-    for index, model in starting:
-        if model.demand.copies > 1:
-            copies = room.copies(model, actions[index].on)
-            actions[index] = replace(actions[index], on=sum(copies, ()), copies=copies)
     return unseen
 
 

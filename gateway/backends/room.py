@@ -15,7 +15,6 @@ from gateway.backends.placement import (
     HERE,
     Demand,
     Memory,
-    Placement,
     by_machine,
     machine_of,
     taken_by,
@@ -160,19 +159,14 @@ class Room:
         spot = self._spot(model, self._at(machine), demand, away)
         return spot if spot is not None and self._may_take(model, spot) else None
 
-    def copies(self, model: ModelView, first: Placement) -> tuple[Placement, ...]:
-        """Return where ``model``, which starts on ``first``, goes with all copies that have room.
+    def one_more(self, model: ModelView) -> Spot | None:
+        """Return where one more copy of ``model`` fits, if it is to have one: beside what is there.
 
-        They are kept apart: on other machines, if there are any, then on other devices.
+        Copies are kept apart: on other machines, if there are any, then on other devices.
         """
-        placed = [first]
-        while len(placed) < model.demand.copies and not model.alone:
-            spot = self._apart(model, taken_by(placed))
-            if spot is None:
-                break
-            self.reserve(model, spot)
-            placed.append(spot.on)
-        return tuple(placed)
+        if model.copy is None or not model.ready or model.unload:
+            return None
+        return self._apart(replace(model, demand=model.copy), taken_by([model.on]))
 
     def _apart(self, model: ModelView, used: Mapping[str, int]) -> Spot | None:
         """Return where one more copy of ``model`` fits, at best apart from the devices ``used``."""

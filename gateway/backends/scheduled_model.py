@@ -60,6 +60,8 @@ class ScheduledModel:
     slots: int = field(init=False)
     queue: deque[Waiter] = field(default_factory=deque)  # want a lease
     loaders: deque[Waiter] = field(default_factory=deque)  # want it loaded
+    #: Whether it takes one request at a time, because one may have killed it.
+    on_trial: bool = False
     in_flight: int = 0
     #: How many requests in flight need no slot for now, so that others may use theirs.
     lent: int = 0
@@ -105,7 +107,13 @@ class ScheduledModel:
 
     def take(self, spec: Model) -> None:
         """Be the model that ``spec`` says; the backend may be another for a while."""
-        self.spec, self.slots = spec, spec.parallel
+        self.spec = spec
+        self.count_slots()
+
+    def count_slots(self) -> None:
+        """Count the requests that it can have at once."""
+        most = self.spec.parallel * self.backend.copies
+        self.slots = 1 if self.on_trial else most
 
     @property
     def resident(self) -> bool:
@@ -194,9 +202,10 @@ def view_of(
     ttl: float | None,
     limits: SchedulingLimits,
     closing: bool,
+    copy: Demand | None = None,
 ) -> ModelView:
     """Return the view of ``model`` for a decision. ``demand``: its needs, ``None`` until they are
-    known.
+    known. ``copy``: those of one more copy, if there should be one.
     """
     backend, state = model.backend, model.backend.state
     last_used = model.used
@@ -220,6 +229,7 @@ def view_of(
         wanted=len(model.loaders),
         oldest_wait=model.oldest_wait,
         demand=demand or NOTHING,
+        copy=copy,
         on=model.on,
         short_since=model.short_since,
         alone=model.alone,

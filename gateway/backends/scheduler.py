@@ -358,6 +358,7 @@ class Scheduler:
                 ttl=model.ttl(self._idle_unload),
                 limits=self.limits,
                 closing=self._closing,
+                copy=self._memory.copy_demand(model) if self._memory.places else None,
             )
             for model in self._roster.all()
         ]

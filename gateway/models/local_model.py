@@ -134,6 +134,11 @@ class LocalModel(Model):
         return not cluster or not self.nodes or HERE in self.nodes
 
     @property
+    def copies(self) -> int:
+        """``replicas``."""
+        return self.replicas
+
+    @property
     def warnings(self) -> tuple[str, ...]:
         """One sentence for each setting, or combination of settings, without effect."""
         return (

@@ -119,6 +119,11 @@ class Model(ABC):
         return ()
 
     @property
+    def copies(self) -> int:
+        """How many llama-servers of ours it is to have."""
+        return 1
+
+    @property
     def file(self) -> str | None:
         """Its GGUF file, as the entry names it; ``None`` for a remote model."""
         return None

@@ -173,6 +173,20 @@ class UpstreamPool:
                 self._all_closed = self.loop.create_future()
             await asyncio.shield(self._all_closed)
 
+    async def drained(self) -> None:
+        """Return when no exchange is under way, and none has begun since: all places are taken."""
+        taken = 0
+        try:
+            while taken < self._max:
+                if self._busy < self._max:
+                    self._busy += 1
+                else:
+                    await self._wait_for_place()
+                taken += 1
+        finally:
+            for _ in range(taken):
+                self.give_back(None)
+
     # --- places ----------------------------------------------------------------------------
 
     async def _wait_for_place(self) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from gateway.backends.decision import Action, ModelView, SchedulingLimits
+from gateway.backends.decision import Act, Action, ModelView, SchedulingLimits
 from gateway.backends.placement import Card, Demand, Look, Memory, Placement
 from gateway.backends.policy import decide
 from tests.model_views import NOW, busy, draining, ready, stopping, wanted
@@ -323,11 +323,20 @@ def test_what_other_programs_hold_on_every_machine_is_waited_for() -> None:
 def copies(
     number: int, memory: Memory, demand: Demand, *others: ModelView, **limits: Any
 ) -> tuple[Placement, ...]:
-    x = wanted("x", demand=replace(demand, copies=number))
-    decision = decide([*others, x], SchedulingLimits(**limits), NOW, memory)
-    (action,) = (action for action in decision.actions if action.model == "x")
-    assert sum(action.copies, ()) == action.on
-    return action.copies
+    """Where the copies of a model start, one after the other, as long as there is room."""
+    x = wanted("x", demand=demand)
+    placed: list[Placement] = []
+    while len(placed) < number:
+        decision = decide([*others, x], SchedulingLimits(**limits), NOW, memory)
+        found = [action for action in decision.actions if action.model == "x"]
+        if not found:
+            break
+        (action,) = found
+        assert action.act is (Act.COPY if placed else Act.START)
+        placed.append(action.on)
+        held = sum(size for on in placed for _, size in on)
+        x = ready("x", on=sum(placed, ()), demand=Demand(held, held), copy=demand)
+    return tuple(placed)
 
 
 def test_copies_go_to_other_machines_and_then_to_other_devices() -> None:
@@ -347,8 +356,7 @@ def test_as_many_copies_start_as_there_is_room_for_and_at_least_one() -> None:
     # Nobody is unloaded for the second.
     assert copies(9, memory, anywhere(10, "attic"), *idle) == ((("attic/G", 10),),)
     idle = [ready("a", **at("G", 20)), ready("b", last_used=1, **at("attic/G", 20))]
-    x = wanted("x", demand=replace(anywhere(10, "attic"), copies=2))
-    assert acts([*idle, x], memory) == ["STOP a"]
+    assert acts([*idle, wanted("x", demand=anywhere(10, "attic"))], memory) == ["STOP a"]
 
 
 def test_a_copy_does_not_only_try_to_fit() -> None:
@@ -358,19 +366,18 @@ def test_a_copy_does_not_only_try_to_fit() -> None:
 
 def test_copies_come_after_all_who_wait() -> None:
     memory = cluster(machine(G=10), attic=machine(G=10))
-    x = wanted("x", NOW - 1, demand=replace(anywhere(10, "attic"), copies=2))
-    assert acts([x, wanted("y", demand=anywhere(10, "attic"))], memory) == [
-        "START x G",
-        "START y attic/G",
-    ]
+    both = anywhere(10, "attic")
+    x = ready("x", on=(("G", 10),), demand=both, copy=both)
+    assert acts([x], memory) == ["COPY x attic/G"]
+    assert acts([x, wanted("y", demand=both)], memory) == ["START y attic/G"]
+    leaving = replace(x, unload=True, in_flight=1)
+    assert acts([leaving], memory) == []
 
 
 def test_copies_keep_the_budget_and_count_as_one_model() -> None:
     memory = machine(G=24, H=24)
     assert len(copies(4, memory, anywhere(10), budget=20)) == 2
     assert len(copies(4, memory, anywhere(10), max_loaded=1)) == 4
-    alone = wanted("x", demand=replace(anywhere(10), copies=2), alone=True)
-    assert acts([alone], memory) == ["START x G"]
 
 
 def test_copies_stay_on_the_devices_that_models_json_chooses() -> None:

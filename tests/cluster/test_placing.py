@@ -11,12 +11,16 @@ from pathlib import Path
 import pytest
 
 from gateway.backends.backend import State
+from gateway.backends.replicated import ReplicatedBackend
 from gateway.backends.scheduler import Scheduler
 from gateway.errors import Unavailable
+from gateway.tasks import spawn
 from gateway.upstream import UpstreamRequest
 from tests.cluster.machines import Machines, gateway_of, up
 from tests.schedulers import fails, in_state, states
 from tests.scripted import Box, alive, gone, until
+
+JSON = b"Content-Type: application/json\r\n"
 
 
 @pytest.fixture
@@ -178,14 +182,15 @@ async def test_a_drained_node_gives_up_its_models_and_takes_no_more(
         first = lease.backend.node
         assert first is not None
         await cluster.drain(first)
-        assert lease.backend.node == first  # its request goes on
-        lease.release()
-        assert await answer(scheduler) == 200
         backend = scheduler.backend("a")
         assert backend is not None
+        await until(scheduler, lambda: backend.node not in (first, None))
+        lease.release()
+        assert await answer(scheduler) == 200
         assert {backend.node, first} == {"attic", "cellar"}
         (second,) = {"attic", "cellar"} - {first}
         await cluster.drain(second)
+        await until(scheduler, lambda: not backend.resident)
         assert "drained" in (await fails(scheduler.lease("a"), Unavailable)).message
     async with gateway_of(machines, spec, folder=own) as (_, cluster):
         await up(cluster, "attic", "cellar")
@@ -210,4 +215,122 @@ async def test_everything_goes_on_while_the_head_is_away(machines: Machines, own
         machines.head_is_away = False
         async with asyncio.timeout(5):
             while cluster.head_problem is not None:
+                await asyncio.sleep(0.02)
+
+
+# --- copies --------------------------------------------------------------------------------------
+
+
+def nodes_of(scheduler: Scheduler) -> list[str | None]:
+    backend = scheduler.backend("a")
+    assert isinstance(backend, ReplicatedBackend)
+    return sorted(backend.nodes, key=str)
+
+
+async def copied(scheduler: Scheduler, count: int) -> ReplicatedBackend:
+    """Load a model and wait until so many copies take requests."""
+    await scheduler.load("a")
+    backend = scheduler.backend("a")
+    assert isinstance(backend, ReplicatedBackend)
+    await until(scheduler, lambda: backend.copies == count)
+    return backend
+
+
+async def test_copies_run_on_different_nodes_and_share_the_requests(
+    machines: Machines, own: Path
+) -> None:
+    await machines.start("attic")
+    await machines.start("cellar")
+    spec = machines.box.spec("a", nodes=("attic", "cellar"), replicas=2)
+    async with gateway_of(machines, spec, folder=own) as (scheduler, cluster):
+        await up(cluster, "attic", "cellar")
+        await copied(scheduler, 2)
+        assert nodes_of(scheduler) == ["attic", "cellar"]
+        one, two = await scheduler.lease("a"), await scheduler.lease("a")
+        assert one.backend is two.backend
+        one.release()
+        two.release()
+        assert [await answer(scheduler) for _ in range(4)] == [200] * 4
+        assert len(machines.reserved) == len(pids(machines)) == 2
+        await scheduler.unload("a")
+        assert (pids(machines), machines.reserved) == ([], {})
+
+
+async def test_where_one_copy_dies_the_model_stays_ready(machines: Machines, own: Path) -> None:
+    await machines.start("attic")
+    await machines.start("cellar")
+    spec = machines.box.spec("a", nodes=("attic", "cellar"), replicas=2)
+    async with gateway_of(machines, spec, folder=own) as (scheduler, cluster):
+        await up(cluster, "attic", "cellar")
+        backend = await copied(scheduler, 2)
+        states = list[State]()
+        scheduler.subscribe(lambda: states.append(backend.state))
+        for _ in range(2):
+            before = set(pids(machines))
+            os.kill(before.pop(), signal.SIGKILL)
+            await until(scheduler, lambda: backend.copies == 1)
+            assert await answer(scheduler) == 200
+            await until(scheduler, lambda: backend.copies == 2)
+        assert set(states) == {State.READY}
+        assert len(machines.reserved) == len(pids(machines)) == 2
+
+
+async def test_where_a_node_is_lost_its_copy_goes_to_another(machines: Machines, own: Path) -> None:
+    for name in ("attic", "cellar", "garage"):
+        await machines.start(name)
+    spec = machines.box.spec("a", replicas=2, nodes=("attic", "cellar", "garage"))
+    async with gateway_of(machines, spec, folder=own) as (scheduler, cluster):
+        await up(cluster, "attic", "cellar", "garage")
+        backend = await copied(scheduler, 2)
+        lost = backend.node
+        assert lost is not None
+        await machines.lose(lost)
+        await until(scheduler, lambda: backend.copies == 2 and lost not in backend.nodes)
+        assert backend.state is State.READY
+        assert await answer(scheduler) == 200
+
+
+async def test_copies_are_found_again(machines: Machines, own: Path) -> None:
+    await machines.start("attic")
+    await machines.start("cellar")
+    spec = machines.box.spec("a", nodes=("attic", "cellar"), replicas=2)
+    async with gateway_of(machines, spec, folder=own) as (scheduler, cluster):
+        await up(cluster, "attic", "cellar")
+        await copied(scheduler, 2)
+        before = pids(machines)
+    assert pids(machines) == before
+    async with gateway_of(machines, spec, folder=own) as (scheduler, cluster):
+        await up(cluster, "attic", "cellar")
+        await copied(scheduler, 2)
+        assert pids(machines) == before
+        await scheduler.unload("a")
+        assert pids(machines) == []
+
+
+async def test_a_busy_model_moves_off_a_drained_node_at_once(machines: Machines, own: Path) -> None:
+    await machines.start("attic")
+    await machines.start("cellar")
+    gate = own.with_name("gate")
+    os.mkfifo(gate)
+    spec = machines.box.spec("a", nodes=("attic", "cellar"), chunks=3, gate=gate)
+    async with gateway_of(machines, spec, folder=own) as (scheduler, cluster):
+        await up(cluster, "attic", "cellar")
+        await scheduler.load("a")
+        backend = scheduler.backend("a")
+        assert isinstance(backend, ReplicatedBackend)
+        first = backend.node
+        assert first is not None
+        request = UpstreamRequest("POST", "/v1/chat/completions", JSON, b'{"stream": true}')
+        with await scheduler.lease("a") as lease:
+            asked = spawn(lease.backend.pool.fetch(request, timeout=30), name="ask")
+            while not backend.pool.exchanges:
+                await asyncio.sleep(0)
+            await cluster.drain(first)
+            await until(scheduler, lambda: backend.node not in (first, None))
+            assert backend.state is State.READY
+            assert len(pids(machines)) == 2  # the old one still has that request
+            await asyncio.to_thread(gate.write_text, "")
+            assert (await asked).status == 200
+        async with asyncio.timeout(10):
+            while len(pids(machines)) == 2:
                 await asyncio.sleep(0.02)

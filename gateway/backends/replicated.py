@@ -1,0 +1,250 @@
+"""The backend of a local model of which several copies may run, on different machines.
+
+The first copy is the backend itself: the model is what that is. The others are members, each with
+a state machine of its own, made and given up without anybody noticing; one that fails is not
+started again but replaced, as soon as there is room. Where the first one dies while another is
+ready, that one takes its place: the model stays ready, and requests that had no answer yet go
+there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable
+from typing import Final
+
+from gateway.backends.backend import Backend, Environment, State
+from gateway.backends.placed import PlacedBackend
+from gateway.backends.placement import Placement
+from gateway.backends.run import End, Run
+from gateway.backends.several import Several
+from gateway.models.local_model import LocalModel
+from gateway.tasks import spawn
+from gateway.upstream import Upstream, UpstreamError
+
+_log = logging.getLogger(__name__)
+
+#: Seconds until a copy that could not be started, or has died, is replaced: first, and at most.
+_AGAIN: Final = 1.0
+_LONGEST: Final = 120.0
+#: Seconds within which a copy elsewhere must have begun to start for a model that is to move.
+_BEGIN: Final = 5.0
+
+
+class ReplicatedBackend(PlacedBackend):
+    """The llama-servers of one model."""
+
+    def __init__(
+        self,
+        spec: LocalModel,
+        environment: Environment,
+        socket_name: str,
+        changed: Callable[[Backend], None],
+    ) -> None:
+        super().__init__(spec, environment, socket_name, changed)
+        self._members: list[PlacedBackend] = []
+        self._several = Several(spec.parallel)
+        self._made = 0
+        self._pause = _AGAIN
+        self._ending: set[asyncio.Future[None]] = set()  # stops of copies
+        self._leaving: str | None = None  # the node that it is to move off
+        #: Monotonic time before which no further copy is to be made.
+        self.no_copy_until = 0.0
+
+    # --- what there is -------------------------------------------------------------------------
+
+    @property
+    def pool(self) -> Upstream:  # type: ignore[override]  # of several
+        """The connections to all copies that are ready."""
+        return self._several if len(self._several) > 1 else super().pool
+
+    @property
+    def resident(self) -> bool:
+        """Whether anything of any copy is left."""
+        return super().resident or bool(self._ending)
+
+    @property
+    def copies(self) -> int:
+        """How many copies take requests, the first one among them."""
+        return max(1, len(self._several))
+
+    @property
+    def missing(self) -> int:
+        """How many more copies there should be."""
+        if self.state is not State.READY or time.monotonic() < self.no_copy_until:
+            return 0
+        wanted = self.spec.replicas + (self._leaving is not None)
+        return max(0, wanted - 1 - len(self._members))
+
+    @property
+    def nodes(self) -> tuple[str | None, ...]:
+        """The node of each copy that runs; None: this machine."""
+        running = [one for one in (self, *self._members) if one.resident]
+        return tuple(one.node for one in running)
+
+    @property
+    def held(self) -> Placement | None:
+        """What all copies have of their devices, as the scheduler calls them."""
+        own = super().held
+        if own is None and not self._members:
+            return None
+        first = own if own is not None else self.granted
+        return sum((one.held or one.granted for one in self._members), first)
+
+    # --- further copies ------------------------------------------------------------------------
+
+    def new_member(self) -> PlacedBackend:
+        """Return one more copy, which is to be placed and started."""
+        self._made += 1
+        stem, _, suffix = self._socket_name.rpartition(".")
+        name = f"{stem}c{self._made % 1000}.{suffix}"
+        member = PlacedBackend(self.spec, self._env, name, self._member_changed)
+        self._members.append(member)
+        return member
+
+    def adopt_copy(self) -> PlacedBackend | None:
+        """Return a copy for what was found on a node, if there should be one more."""
+        if self.resident and 1 + len(self._members) < self.spec.replicas:
+            return self.new_member()
+        return None
+
+    def _member_changed(self, backend: Backend) -> None:
+        assert isinstance(backend, PlacedBackend)
+        if backend not in self._members:
+            return  # it is given up
+        if backend.state is State.READY:
+            self._pause = _AGAIN
+            if self.state in (State.BACKOFF, State.FAILED):  # it need not be started again
+                self._members.remove(backend)
+                self.exchange(backend)
+                self._enter(State.READY)
+                return
+            if self._leaving is not None and backend.node != self._leaving:
+                self._move_to(backend)
+        elif not backend.resident:
+            if backend.last_error is not None:
+                self.last_error = backend.last_error
+                _log.warning("a copy of %s has ended: %s", self.spec.name, backend.last_error)
+            self.no_copy_until = time.monotonic() + self._pause
+            asyncio.get_running_loop().call_later(self._pause, self._changed, self)
+            self._pause = min(2 * self._pause, _LONGEST)
+            self._members.remove(backend)
+        self._count()
+        self._changed(self)
+
+    def _count(self) -> None:
+        """Let requests go to those that are ready now."""
+        pools: list[Upstream] = []
+        if self.state is State.READY and self._run is not None and self._run.pool is not None:
+            pools.append(self._run.pool)
+            pools += [one.pool for one in self._members if one.state is State.READY]
+        self._several.take(pools)
+
+    def _enter(self, state: State) -> None:
+        if state is not State.READY:
+            self._several.take(())
+        super()._enter(state)
+        if state is State.READY and self.state is state:
+            self._count()
+
+    # --- when one goes -------------------------------------------------------------------------
+
+    async def _goes_on(self, run: Run, end: End) -> bool:
+        """Let another copy take the place of the first one, which has died."""
+        member = next((one for one in self._members if one.state is State.READY), None)
+        if member is None:
+            return False
+        self.last_death, self.by_request = end.error, end.by_request
+        self.last_error = end.error
+        self.deaths += 1
+        self._env.counts.ends[self.spec.name, end.why] += 1
+        _log.error("model %s: %s Another copy goes on.", self.spec.name, end.error.message)
+        spawn(_clear_away(run), name=f"clear away a copy of {self.spec.name}")
+        self._run = None
+        self._members.remove(member)
+        self.exchange(member)
+        self._count()
+        self._changed(self)
+        return True
+
+    def _move_to(self, member: PlacedBackend) -> None:
+        """Be the copy that ``member`` was, and let it be the one that we were, until its requests
+        have ended.
+        """
+        self._leaving = None
+        self._members.remove(member)
+        self.exchange(member)
+        spawn(self._give_up(member), name=f"give up a copy of {self.spec.name}")
+
+    async def _give_up(self, member: PlacedBackend) -> None:
+        """End a copy that gets no new requests, when those that it has are answered."""
+        with contextlib.suppress(UpstreamError):  # it is gone
+            await member.pool.drained()
+        await member.stop()
+        self._changed(self)
+
+    async def move_off(self, node: str) -> bool:
+        """Have no copy on ``node`` any more. Returns False where there is no place elsewhere, and
+        the first one is still there.
+        """
+        for member in [one for one in self._members if one.node == node]:
+            self._members.remove(member)
+            self._count()
+            spawn(self._give_up(member), name=f"give up a copy of {self.spec.name}")
+        self._changed(self)
+        if self.node != node or self.state is not State.READY:
+            return self.node != node
+        if ready := [one for one in self._members if one.state is State.READY]:
+            self._move_to(ready[0])
+            self._count()
+            self._changed(self)
+            return True
+        self._leaving = node
+        self._changed(self)
+        began = time.monotonic()
+        while self.node == node and self.state is State.READY and self._leaving is not None:
+            if not self._members and time.monotonic() - began > _BEGIN:
+                self._leaving = None
+                return False
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_BEGIN / 10):
+                    await self._next_state.wait()
+        return self.node != node
+
+    def stop(self) -> asyncio.Future[None]:
+        """End all copies, whatever they are doing; await that they are gone."""
+        return self._all(super().stop(), [member.stop() for member in self._away_with()])
+
+    def leave(self) -> asyncio.Future[None]:
+        """End those that are here; those on nodes go on, to be found by the next gateway."""
+        return self._all(super().leave(), [member.leave() for member in self._away_with()])
+
+    def _away_with(self) -> list[PlacedBackend]:
+        members, self._members, self._leaving = self._members, [], None
+        return members
+
+    def _all(
+        self, own: asyncio.Future[None], others: list[asyncio.Future[None]]
+    ) -> asyncio.Future[None]:
+        if not others:
+            return own
+
+        async def all_of_them() -> None:
+            await asyncio.gather(own, *others)
+
+        def over(task: asyncio.Future[None]) -> None:
+            self._ending.discard(task)
+            self._changed(self)
+
+        ending = spawn(all_of_them(), name=f"stop the copies of {self.spec.name}")
+        self._ending.add(ending)
+        ending.add_done_callback(over)
+        return asyncio.shield(ending)
+
+
+async def _clear_away(run: Run) -> None:
+    await run.disconnect()
+    await run.end()
