@@ -317,6 +317,7 @@ def route_table(
         background.history,
         background.loop_lag,
         relayed.metrics_of_model,
+        responses,
     )
     pulling = PullHandlers(settings, background.pulls)
     rows = [

@@ -280,7 +280,8 @@ SETTINGS: Final[Mapping[str, str]] = MappingProxyType(
         "responses": "Responses (`/v1/responses`) that are kept for their keys, so that a client "
         "can go on with them: see [Responses with a memory](http-api.md#responses-with-a-memory).",
         "responses.store": "Whether they are kept in the database, unless a request says `store: "
-        "false`. Without it `store` means nothing, and what needs it is refused.",
+        "false`. Without it `store` means nothing, and what needs it is refused. A change counts "
+        "after a restart, as that of any key here.",
         "responses.max_age": "How long one is kept that nobody goes on with.",
         "responses.max_size": "How much they may take in the database. The least recently "
         "used go first.",

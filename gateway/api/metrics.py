@@ -22,6 +22,7 @@ from gateway.scope import Scope
 
 if TYPE_CHECKING:  # few scrape, and the gateway starts without the library
     from gateway.metrics.exposition import Exposition
+    from gateway.responses.kept import KeptResponses
 
 #: The formats of an answer: Prometheus's text, and OpenMetrics for who asks for that.
 FORMATS: Final = ("text/plain", "application/openmetrics-text")
@@ -37,12 +38,14 @@ class MetricsHandlers:
         history: History,
         lag: LoopLag,
         of_model: Handler,
+        responses: KeptResponses | None,
     ) -> None:
         self._settings = settings
         self._services = services
         self._history = history
         self._lag = lag
         self._of_model = of_model
+        self._responses = responses
         self._exposition: Exposition | None = None
         services.accounting.measures.gone = self._is_gone
 
@@ -87,6 +90,7 @@ class MetricsHandlers:
                 services.lifecycle,
                 services.tls,
                 services.conversations,
+                self._responses,
             ),
             self._lag,
         )

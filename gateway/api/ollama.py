@@ -13,11 +13,12 @@ from typing import Any, Final
 from gateway.api.choosing import resolve
 from gateway.api.inference import JsonRoute, send
 from gateway.api.ollama_cutting import cut_to_fit
-from gateway.errors import ModelNotFound
+from gateway.errors import BadRequest, ModelNotFound
 from gateway.http.request import Request
 from gateway.http.response import Answer, BufferedResponse
 from gateway.ollama.answers import Clock, Gathered, Lines, Shape
 from gateway.ollama.embeddings import Vectors
+from gateway.ollama.models import cannot_think
 from gateway.ollama.requests import CHAT, EMBEDDINGS, INFILL, RAW, Asked, translate
 from gateway.pipeline.metered import Metered
 from gateway.pipeline.reading import adapted, no_json
@@ -66,6 +67,8 @@ class OllamaRoute:
             call = await _ROUTES[asked.path].ready(request, context, body)
         except ModelNotFound as error:
             raise not_found(asked.model, error) from None
+        if asked.thinks:
+            await _refuse_thoughtless(context, call.model, asked)
         if not asked.truncate:
             del body
         try:
@@ -126,6 +129,17 @@ class OllamaRoute:
         return Shape(asked.model, self._kind == "chat").empty(reason)
 
 
+async def _refuse_thoughtless(context: RequestContext, model: str, asked: Asked) -> None:
+    """Raise :class:`BadRequest` if the model is told to think, and can't."""
+    services = context.services
+    spec = services.library.catalog.models.get(model)
+    if spec is None:
+        return
+    header = await services.headers.whole(spec.file) if spec.file else None
+    if cannot_think(spec, header):
+        raise BadRequest(f'"{_printable(asked.model)}" does not support thinking', param="think")
+
+
 def _keep(context: RequestContext, model: str, asked: Asked) -> None:
     """Keep ``model`` loaded for as long as was asked for, and as the operator allows.
 
@@ -139,12 +153,16 @@ def _keep(context: RequestContext, model: str, asked: Asked) -> None:
 
 def not_found(model: str, error: ModelNotFound) -> ModelNotFound:
     """Return ``error`` in the words that Ollama's clients know."""
-    name = model[:200].encode("utf-8", "backslashreplace").decode()
     return ModelNotFound(
-        f'model "{name}" not found, try pulling it first ({error.public})',
+        f'model "{_printable(model)}" not found, try pulling it first: an administrator can, by a '
+        f"name like hf.co/OWNER/REPO:QUANT ({error.public})",
         code=error.code,
         param=error.param,
     )
+
+
+def _printable(name: str) -> str:
+    return name[:200].encode("utf-8", "backslashreplace").decode()
 
 
 #: The POST routes that a model answers, by path.

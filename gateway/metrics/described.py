@@ -139,6 +139,9 @@ STORE_LAG: Final = _gauge(
     "store_lag_seconds", "", "The age of the oldest one of them.")
 LOST: Final = _counter(
     "store_lost_requests", "", "Records that could not be written, and were given up.")
+LOST_RESPONSES: Final = _counter(
+    "responses_lost", "",
+    "Responses to be kept (`responses.store`) that could not be written, and were given up.")
 EXPIRY: Final = _gauge(
     "certificate_expiry_timestamp_seconds", "",
     "When the TLS certificate in use expires, in seconds since 1970; only with TLS.")

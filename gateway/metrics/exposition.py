@@ -22,6 +22,7 @@ from gateway.metrics.itself import of_certificate, of_gateway, of_process, of_st
 from gateway.metrics.loop_lag import LoopLag
 from gateway.metrics.models import of_cache, of_memory, of_models, of_nodes
 from gateway.metrics.requests import Taken, of_answers, of_requests
+from gateway.responses.kept import KeptResponses
 
 
 class Saved(Protocol):
@@ -40,6 +41,7 @@ class Sources(NamedTuple):
     lifecycle: Lifecycle
     tls: TlsState
     saved: Saved | None
+    responses: KeptResponses | None
 
 
 class Exposed(NamedTuple):
@@ -78,7 +80,9 @@ class Exposition:
             of_nodes(source.scheduler.environment.nodes),
             of_cache(report) if report is not None else (),
             of_gateway(ready=source.lifecycle.ready, connections=connections, lag=self._lag.look()),
-            of_store(source.accounting.log),
+            of_store(
+                source.accounting.log, 0 if source.responses is None else source.responses.lost
+            ),
             of_certificate(source.tls),
             others,
         )

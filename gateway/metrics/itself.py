@@ -36,12 +36,13 @@ def of_gateway(*, ready: bool, connections: int, lag: Histogram) -> Iterator[Met
     yield histogram(described.LAG, [((), lag)])
 
 
-def of_store(log: RequestLog) -> list[Metric]:
-    """Return the families of what is still to be written."""
+def of_store(log: RequestLog, lost_responses: int) -> list[Metric]:
+    """Return the families of what is still to be written, and what could not be."""
     return [
         single(described.UNWRITTEN, log.unwritten),
         single(described.STORE_LAG, log.lag),
         single(described.LOST, log.lost),
+        single(described.LOST_RESPONSES, lost_responses),
     ]
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -33,6 +34,8 @@ _ABILITIES: Final = {
 }
 #: What a chat template holds that knows of thoughts.
 _THOUGHTS: Final = ("enable_thinking", "reasoning_content", "<think>", "reasoning_effort")
+#: Without any of these it surely doesn't.
+_PERHAPS: Final = re.compile(r"think|reason|inner_prefix", re.IGNORECASE)
 _INSERTS: Final = ("tokenizer.ggml.fim_pre_token_id", "tokenizer.ggml.prefix_token_id")
 _TEMPLATE: Final = "tokenizer.chat_template"
 #: Our name of a parameter -> Ollama's.
@@ -140,6 +143,23 @@ def capabilities(model: Shown) -> list[str]:
         if any(key in model.values for key in _INSERTS):
             found["insert"] = "insert"
     return list(found)
+
+
+def cannot_think(spec: Model, header: Header | None) -> bool:
+    """Return whether it is certain that a model has no thoughts: by its entry, or by the template
+    in its file where that is in use.
+    """
+    if (said := spec.meta.capabilities) is not None:
+        return "thinking" not in said
+    template = header.values.get(_TEMPLATE) if header is not None else None
+    own = not spec.names_template and not any("chat-template" in arg for arg in _extra(spec))
+    if not template or not own:
+        return False
+    return _PERHAPS.search(str(template)) is None
+
+
+def _extra(spec: Model) -> tuple[str, ...]:
+    return spec.extra_args if isinstance(spec, LocalModel) else ()
 
 
 def shown(model: Shown) -> JsonObject:

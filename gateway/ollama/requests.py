@@ -38,7 +38,8 @@ class Asked:
     be answered, and the model is only loaded. ``stream``: whether the client wants its answer in
     lines. ``keep_alive``: seconds, see :func:`gateway.ollama.options.keep_alive`. ``before``: the
     messages so far, for an answer with a ``context``; ``dimensions``: of an embedding, 0: all;
-    ``truncate``: whether texts to embed are cut where they are too long.
+    ``truncate``: whether texts to embed are cut where they are too long; ``thinks``: whether the
+    model is told to think.
     """
 
     model: str
@@ -49,6 +50,7 @@ class Asked:
     dimensions: int = 0
     truncate: bool = False
     personality: str | None = None
+    thinks: bool = False
 
 
 Made = tuple[Asked, JsonObject]
@@ -91,6 +93,7 @@ def _asked(body: Mapping[str, Any], path: str, **more: Any) -> Asked:
         stream=is_streamed(body),
         keep_alive=keep_alive(body.get("keep_alive")),
         personality=body.get("personality"),
+        thinks=body.get("think") not in (None, False),
         **more,
     )
 

@@ -255,6 +255,20 @@ def test_an_unknown_model_is_said_in_ollamas_words(client: httpx.Client, path: s
     said = answer.json()
     assert list(said) == ["error"]
     assert said["error"].startswith('model "none" not found, try pulling it first')
+    assert "hf.co/OWNER/REPO:QUANT" in said["error"]
+
+
+@pytest.mark.parametrize("think", [True, "high"])
+@pytest.mark.parametrize("path", ["/api/chat", "/api/generate"])
+def test_who_cannot_think_says_so(client: httpx.Client, path: str, think: bool | str) -> None:
+    body = {"messages": HELLO, "prompt": "hi", "options": {"num_predict": 2}, "stream": False}
+    for name in ("sees", "sees:latest"):
+        answer = client.post(path, json={"model": name, **body, "think": think})
+        assert answer.status_code == 400, answer.text
+        assert answer.json() == {"error": f'"{name}" does not support thinking'}
+    for model, more in (("sees", {"think": False}), ("sees", {}), ("m", {"think": think})):
+        answer = client.post(path, json={"model": model, **body, **more})
+        assert answer.status_code == 200, answer.text
 
 
 def test_errors_are_texts(client: httpx.Client) -> None:
