@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.bench import bodies, conversations, profiling, report
+from tests.bench.front import FrontProxy
 from tests.bench.load import Job
 from tests.bench.measuring import Failed, measured
 from tests.bench.procstat import memory
@@ -46,7 +47,8 @@ _PACED_RATE = 400.0  # requests a second in all: nobody is busy, so latency is t
 _EVENT_RATE = 50.0  # events a second of a stream
 _OPEN = 1000
 _OPEN_RATE = 2.0
-_NAMES = [kind.name.removeprefix("gateway ") for kind in PROXIES]
+_KINDS: tuple[type[Proxy], ...] = (*PROXIES, FrontProxy)
+_NAMES = [kind.name.removeprefix("gateway ") for kind in _KINDS]
 
 
 class Bench:
@@ -71,6 +73,7 @@ class Bench:
             "models": proxy.models,
             "key": proxy.key,
             "tls": proxy.tls,
+            "entrance": proxy.entrance,
             **rest,
             "strict": ours,
         }
@@ -235,7 +238,7 @@ def main() -> int:
             return 0
         kinds = [
             kind
-            for kind in PROXIES
+            for kind in _KINDS
             if kind.name.removeprefix("gateway ") in (args.only or _NAMES)
             and (plan.everything or args.only or not kind.tls)
         ]

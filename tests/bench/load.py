@@ -19,6 +19,7 @@ from typing import Any
 
 import httptools
 
+from tests.bench.front import address_of
 from tests.bench.upstream import ANSWER, DONE, EVENT_BYTES, LAST, PREFIX, SUFFIX
 
 _NUMBER = len(PREFIX)
@@ -57,6 +58,7 @@ class Job:
     tls: bool = False
     strict: bool = True  # false: a few broken answers are counted, and the run goes on
     messages: int = 1  # of each request; several: on average, of conversations that go on
+    entrance: str | None = None  # of a cluster's front: a file, see tests.bench.front
 
 
 class Client(asyncio.Protocol):
@@ -191,6 +193,7 @@ class Run:
         self.failures: list[str] = []
         self.opening = asyncio.Semaphore(_OPENING)
         self.tls: ssl.SSLContext | None = None
+        self.address = address_of(job.entrance) if job.entrance is not None else None
         if job.tls:
             self.tls = ssl.create_default_context()
             self.tls.check_hostname = False  # it's our own process, and no name is tested here
@@ -199,6 +202,11 @@ class Run:
 
     async def connect(self, client: Client) -> None:
         async with self.opening:
+            if self.address is not None:
+                from gateway.upstream.address import connect
+
+                await connect(self.address, client)
+                return
             await self.loop.create_connection(
                 lambda: client, "127.0.0.1", self.job.port, ssl=self.tls
             )

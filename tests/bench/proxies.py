@@ -121,6 +121,7 @@ class Proxy:
     all_models: tuple[str, ...] = MODELS[:1]
     key: str | None = None
     tls = False
+    entrance: str | None = None
     process: Process | None = None
 
     def __init__(self, folder: Path, upstream: Upstream, *, tcp: bool) -> None:
