@@ -15,6 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from gateway.cli.node_remote import add_change, add_list
+from gateway.cli.node_service import (
+    add_leave,
+    add_service,
+    check_service,
+    install_head,
+    install_node,
+)
 from gateway.cli.options import add_config
 from gateway.cli.parser import explain
 from gateway.cli.terminal import is_terminal
@@ -43,6 +50,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     below = parser.add_subparsers(dest="node_command", metavar="COMMAND", required=True)
     _add_head(below.add_parser("head", help="run the head of a cluster, beside a gateway"))
     _add_join(below.add_parser("join", help="let this machine run models for a cluster"))
+    add_leave(below.add_parser("leave", help="remove the services of head and node from here"))
     add_list(below.add_parser("list", help="list the machines, their devices and models"))
     add_change(below.add_parser("drain", help="let a machine take no more models"), "drain")
     add_change(below.add_parser("resume", help="let it take models again"), "resume")
@@ -57,6 +65,7 @@ def _add_head(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--host", metavar="ADDRESS", help="where the others reach it (default: found out)"
     )
+    add_service(command)
     command.set_defaults(run=run_head)
     explain(
         command,
@@ -84,6 +93,7 @@ def _add_join(command: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="the file with the cluster's token, - for stdin; it is kept in data_dir",
     )
+    add_service(command)
     command.set_defaults(run=run_join)
     explain(
         command,
@@ -108,6 +118,7 @@ def run_head(args: argparse.Namespace) -> int:
     from gateway.cluster.token import make_token
     from gateway.own_addresses import own_addresses
 
+    check_service(args)
     _check_ray()
     settings = _settings(args)
     if not 1 <= args.port <= 65535:
@@ -115,6 +126,8 @@ def run_head(args: argparse.Namespace) -> int:
     host = args.host or next(iter(own_addresses()), None)
     if host is None:
         raise BadRequest("this machine has no address in a network: --host gives one")
+    if args.service:
+        return install_head(args, host)
     with folder_of(settings.data_dir, "head") as folder:
         head = joining.Head(
             host=_address_of(host),
@@ -147,10 +160,13 @@ def run_join(args: argparse.Namespace) -> int:
     from gateway.cluster.ray_process import WrongToken, folder_of
     from gateway.cluster.token import known_token
 
+    check_service(args)
     _check_ray()
     settings = _settings(args)
     address = _head_of(args.head)
     name = _name_of(args.name)
+    if args.service:
+        return install_node(args, address, name, _typed(args))
     known = args.token_file is None and known_token(settings.data_dir / "cluster") is not None
     token = _token(args, settings)
     host = _address_of(args.host) if args.host else joining.address_towards(address)
@@ -217,21 +233,26 @@ def _token(args: argparse.Namespace, settings: Settings) -> Path:
     """Return the file with the token: the one given, the one kept, or what is typed."""
     from gateway.cluster.token import known_token, save_token
 
+    known = known_token(settings.data_dir / "cluster")
+    if args.token_file is None and known is not None:
+        return known
+    return save_token(settings.data_dir, _typed(args))
+
+
+def _typed(args: argparse.Namespace) -> str:
+    """Return the token that is given, or typed now. Raises ``BadRequest``."""
     if (file := args.token_file) is not None:
         try:
-            given = sys.stdin.read() if file == "-" else Path(file).read_text()
+            return sys.stdin.read() if file == "-" else Path(file).read_text()
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it is no text"
             raise BadRequest(f"--token-file {file}: {reason}") from None
-        return save_token(settings.data_dir, given)
-    if (known := known_token(settings.data_dir / "cluster")) is not None:
-        return known
     if not is_terminal(sys.stdin):
         raise BadRequest(
             "the cluster's token is needed, which `llm-gateway node head` shows: give a file with "
             "it, --token-file FILE, or - for stdin"
         )
-    return save_token(settings.data_dir, getpass.getpass("Token (it isn't shown): "))
+    return getpass.getpass("Token (it isn't shown): ")
 
 
 def _brought(name: str, node: NodeSettings) -> dict[str, int]:

@@ -22,6 +22,7 @@ from gateway import __version__
 from gateway.cluster import enrol, ray_command
 from gateway.cluster.node_settings import NodeSettings
 from gateway.cluster.ray_process import CannotJoin, RayProcess, Say, WrongToken
+from gateway.sdnotify import Notifier
 
 #: Seconds in which a head must accept a connection, and tell what it is.
 _CONNECT: Final = 5.0
@@ -57,6 +58,7 @@ class Head:
             order = enrol.order(f"{_bracketed(self.host)}:{self.port}", self.host)
             await _enrol(order, {**environ, **variables})
             say("The head runs.")
+            Notifier().ready("the head runs")
 
         await _keep_running(ray, say, start)
 
@@ -90,6 +92,7 @@ class Member:
             await ray.start()
             await _enrol(enrol.order(self.address, host, (self.name, self.settings)), variables)
             say(f"{self.name} has joined {self.address}, and is used until this ends.")
+            Notifier().ready(f"joined {self.address}")
 
         await _keep_running(ray, say, join)
 

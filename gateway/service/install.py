@@ -21,13 +21,13 @@ from gateway.service.configuration import Configuration
 from gateway.service.database_before import DatabaseBefore
 from gateway.service.errors import CannotInstall
 from gateway.service.managed import Originals, Written
-from gateway.service.places import ACCOUNT, REDIRECT_SOCKET, SOCKET, UNIT, Places
+from gateway.service.places import ACCOUNT, MEMBERS, REDIRECT_SOCKET, SOCKET, UNIT, Places
 
 _ACCOUNTS: Final = Path("/etc/sysusers.d/llm-gateway.conf")
 #: What is told of a file in a dry run.
 _WOULD: Final = {Written.NEW: "write", Written.UPDATED: "update"}
 #: What we may have put into the folder of drop-ins.
-_DROP_INS: Final = ("cuda.conf", "rocm.conf", units.NO_PRIVATE_USERS)
+_DROP_INS: Final = ("cuda.conf", "rocm.conf", "cluster.conf", units.NO_PRIVATE_USERS)
 
 
 class Service:
@@ -274,7 +274,8 @@ class Service:
         """Stop it, and remove what was installed, but for configuration and data."""
         self._check_machine()
         places = self.places
-        names = [name for name in (SOCKET, REDIRECT_SOCKET, UNIT) if (places.units / name).exists()]
+        ours = (SOCKET, REDIRECT_SOCKET, *MEMBERS, UNIT)
+        names = [name for name in ours if (places.units / name).exists()]
         if names:
             self._run(*places.systemctl, "disable", "--now", *names, check=False)
         for name in names:

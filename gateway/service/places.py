@@ -12,6 +12,8 @@ UNIT: Final = "llm-gateway.service"
 #: The socket units of the main port, and of the redirect to https.
 SOCKET: Final = "llm-gateway.socket"
 REDIRECT_SOCKET: Final = "llm-gateway-redirect.socket"
+#: The units of a head and of a node of a cluster on this machine.
+MEMBERS: Final = ("llm-gateway-head.service", "llm-gateway-node.service")
 #: The account of the system service, which systemd-sysusers(8) makes.
 ACCOUNT: Final = "llm-gateway"
 

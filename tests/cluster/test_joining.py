@@ -166,6 +166,8 @@ def test_a_folder_is_for_one_process_at_a_time(tmp_path: Path) -> None:
         ("join 127.0.0.1 --name a/b", "--name: 'a/b' is no name of a node"),
         ("join 127.0.0.1 --name attic --token-file gone", "--token-file gone: No such file"),
         ("join 127.0.0.1 --name attic", "the cluster's token is needed"),
+        ("join 127.0.0.1 --name attic --user", "--user and --dry-run are for --service"),
+        ("head --dry-run", "--user and --dry-run are for --service"),
         ("head --port 0", "--port: ports are from 1 to 65535"),
         ("head --host no-such-host.invalid", "--host no-such-host.invalid"),
     ],
