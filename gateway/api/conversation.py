@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from gateway.conversations.stray import Stray
 
 #: The header by which a request says that nothing of it is to be saved.
-_CACHE: Final = istr("X-Cache")
+CACHE: Final = istr("X-Cache")
 _NOT_SAVED: Final = "no-store"
 
 
@@ -37,33 +37,34 @@ def turn_of(
     conversations: Conversations,
     context: RequestContext,
     call: Call,
+    sent: bytes,
     body: Mapping[str, Any],
     format: MessageFormat,
 ) -> Turn | Stray:
-    """Return what places ``call`` in a slot, whose small body was parsed to ``body``."""
-    sent, owner = call.body, context.principal.key_id
-    assert isinstance(sent, bytes)
+    """Return what places ``call`` in a slot, whose small body, ``sent``, was parsed to ``body``."""
+    owner, name = context.principal.key_id, context.personality
     size = len(sent)
     if size < conversations.maybe_short and conversations.is_short(body, size):
-        return _of_wish(conversations, short_wish(body), owner, call.answers)
-    name = context.personality
-    personality = None if name is None else (call.model, name)
+        return _of_wish(conversations, short_wish(body), owner, sent, call.answers)
     if not UNUSUAL.isdisjoint(body):
         written = NOTHING_WRITTEN if name is None else conversations.written(call.model, name)
         wish = wish_of(body, conversations.chains, format.name, owner, written)
-        return _of_wish(conversations, wish, owner, call.answers)
-    return Turn(conversations, owner, call.answers, None, body, format.name, size, personality)
+        return _of_wish(conversations, wish, owner, sent, call.answers)
+    model, answers = call.model, call.answers
+    return Turn(conversations, owner, sent, answers, None, body, format.name, model, name)
 
 
-def _of_wish(conversations: Conversations, wish: Wish, owner: str, answers: int) -> Turn | Stray:
+def _of_wish(
+    conversations: Conversations, wish: Wish, owner: str, sent: bytes, answers: int
+) -> Turn | Stray:
     if wish.prompts > 1 or wish.named == -1:
         return conversations.stray(owner, wish.prompts * answers)
-    return conversations.turn(wish, owner, answers)
+    return conversations.turn(wish, owner, sent, answers)
 
 
 def heed(headers: Mapping[str, str], turn: Turn | Stray | None) -> None:
     """Let ``turn`` save nothing where the ``headers`` of its request say so."""
-    if _CACHE in headers and isinstance(turn, Turn) and _is_not_saved(headers[_CACHE]):
+    if CACHE in headers and isinstance(turn, Turn) and _is_not_saved(headers[CACHE]):
         turn.keep_nothing()
 
 
@@ -101,4 +102,4 @@ async def turn_aside(
     written = NOTHING_WRITTEN if name is None else conversations.written(call.model, name)
     wish: Wish
     wish, _ = await WORKERS.run(wish_in, call.body, format.name, owner, written)
-    return _of_wish(conversations, wish, owner, call.answers)
+    return _of_wish(conversations, wish, owner, call.body, call.answers)

@@ -14,6 +14,7 @@ from multidict import istr
 
 from gateway.api.choosing import choose, resolve
 from gateway.api.conversation import (
+    CACHE,
     has_several,
     heed,
     prefix_in,
@@ -112,7 +113,8 @@ class JsonRoute:
             if self._generates:
                 if call.turn is None and call.renamed is None:
                     call.turn = await turn_aside(conversations, context, call, self._format)
-                heed(request.headers, call.turn)
+                if CACHE in request.headers:
+                    heed(request.headers, call.turn)
             elif call.renamed is None:
                 call.turn = conversations.stray(context.principal.key_id)
         return call
@@ -150,7 +152,7 @@ class JsonRoute:
                 call.prefix = prefix_of(context, body, self._format)
             elif target.sent_as is None and context.services.conversations is not None:
                 conversations = context.services.conversations
-                call.turn = turn_of(conversations, context, call, body, self._format)
+                call.turn = turn_of(conversations, context, call, sent, body, self._format)
         return call
 
     async def _prepare_aside(

@@ -1,4 +1,4 @@
-"""Which slot a request goes on in, seen by what it says. Pure.
+"""In which slot a request goes on, seen by its first bytes. Pure.
 
 That is the place that :mod:`gateway.conversations.place` finds as well, by chains: most requests go
 on with all that is in a slot, and then it costs less to see it here. Wherever another slot might be
@@ -7,55 +7,56 @@ better, this says nothing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from bisect import bisect_right, insort
+from typing import Final
 
-from gateway.conversations.said import Said
-from gateway.conversations.slot import Slot
+#: Begins no request, and every request: the bounds of a slot of which nothing is of use to any, and
+#: of one of which nobody knows to which it would be.
+NOTHING: Final = b"\0"
+ANYTHING: Final = b""
 
 
-def slot_of(said: Said, slots: Sequence[Slot]) -> Slot | None:
-    """Return the free slot of which ``said`` repeats everything that is in it, if no other one has
-    more of it in it, or will have.
+class Bounds:
+    """Of each slot what begins with all that is in it, or will be when it is free: the bytes of a
+    request, or of its beginning.
     """
-    messages = said.messages
-    if messages is None:
-        return None
-    count, found, most = len(messages), None, 0
-    for slot in slots:
-        held = slot.said
-        if held is None or slot.busy or held.messages is None:
-            continue
-        theirs = held.messages
-        length = len(theirs)
-        # The last ones first: conversations begin alike, but they don't go on so.
-        if (
-            most < length <= count
-            and theirs[-1] == messages[length - 1]
-            and held.owner == said.owner
-            and held.format == said.format
-            and held.before == said.before
-            and theirs == (messages[:length] if length < count else messages)
-        ):
-            if length == count:
-                return slot  # no other one can have more of it
-            found, most = slot, length
-    if found is None or len(slots) == 1:
-        return found
-    begun = found.said.base.links if found.said is not None else ()
-    for slot in slots:
-        if slot is not found and _may_have_more(slot, messages, most, begun):
+
+    def __init__(self) -> None:
+        self._of: list[bytes] = []
+        self._ordered: list[bytes] = []
+
+    def insert(self, place: int) -> None:
+        """Have one more, at ``place``, of a slot in which nothing was yet."""
+        self._of.insert(place, NOTHING)
+        insort(self._ordered, NOTHING)
+
+    def change(self, place: int, bound: bytes) -> None:
+        """Have another one at ``place``."""
+        of, ordered = self._of, self._ordered
+        del ordered[ordered.index(of[place])]
+        insort(ordered, bound)
+        of[place] = bound
+
+    def place_of(self, sent: bytes) -> int | None:
+        """Return whose bound is the longest beginning of what is ``sent``, if there is one, and
+        none goes on from there: then no other slot has more of it. There has to be a slot.
+        """
+        # What goes on from a bound comes behind it in the order, before all others. So if there is
+        # anything between it and what is sent, or next to that, there it is.
+        ordered = self._ordered
+        after = bisect_right(ordered, sent)
+        begin = ordered[after - 1]
+        if not ordered[0] or not sent.startswith(begin):
             return None
-    return found
+        if after < len(ordered) and ordered[after].startswith(begin):
+            return None
+        return self._of.index(begin)
 
-
-def _may_have_more(
-    slot: Slot, messages: Sequence[object], count: int, begun: tuple[bytes, ...]
-) -> bool:
-    """Return whether more than the first ``count`` of ``messages`` may be in ``slot``, or will be
-    when it is free. ``begun``: the links of the first of them.
-    """
-    said = slot.asking if slot.busy else slot.said
-    if said is not None and (theirs := said.messages) is not None:
-        return len(theirs) > count < len(messages) and theirs[count] == messages[count]
-    links = (slot.coming if slot.busy else slot.chain).links
-    return not begun or (len(links) >= len(begun) and links[len(begun) - 1] == begun[-1])
+    def place_with(self, text: bytes) -> int | None:
+        """Return whose bound begins with ``text``, if only one does."""
+        ordered = self._ordered
+        at = bisect_right(ordered, text)
+        if not ordered[0] or ordered[at - 1] == text:
+            return None
+        following = [bound for bound in ordered[at : at + 2] if bound.startswith(text)]
+        return self._of.index(following[0]) if len(following) == 1 else None

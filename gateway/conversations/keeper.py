@@ -53,7 +53,7 @@ class Conversations:
         self._min_tokens = min_tokens
         #: Bytes of a body with which it may be too short: see :meth:`is_short`.
         self.maybe_short = _BYTES * min_tokens
-        self._slots: dict[Backend, ConversationSlots] = {}
+        self.slots: dict[Backend, ConversationSlots] = {}
         self.ahead = Ahead(self._shelf)
         #: Returns what requests of a model begin with that are to be expected.
         self.expected: Callable[[str], Awaitable[Iterable[Expected]]] | None = None
@@ -85,13 +85,14 @@ class Conversations:
         left = self._min_tokens - size // _BYTES
         return left > 0 and not may_answer_more(body, left)
 
-    def turn(self, wish: Wish, owner: str, answers: int = 1) -> Turn:
-        """Return what places a request of the key ``owner``, as its ``wish`` is.
+    def turn(self, wish: Wish, owner: str, sent: bytes, answers: int = 1) -> Turn:
+        """Return what places a request of the key ``owner``, as its ``wish`` is, and which is
+        ``sent`` to llama-server.
 
         ``answers``: so many are wanted, each of which takes a slot; the first has all of its
         prompt.
         """
-        return Turn(self, owner, answers, wish)
+        return Turn(self, owner, sent, answers, wish)
 
     def stray(self, owner: str, count: int = 1) -> Stray:
         """Return what sees to a request, of the key ``owner``, whose ``count`` slots llama-server
@@ -120,15 +121,15 @@ class Conversations:
         fingerprint = backend.fingerprint
         if fingerprint is None:
             return None
-        slots = self._slots.get(backend)
+        slots = self.slots.get(backend)
         if slots is None or slots.starts != backend.starts:
             # A process that died left its slots here; its backend may be gone as well.
-            self._slots = {of: each for of, each in self._slots.items() if of.fingerprint}
+            self.slots = {of: each for of, each in self.slots.items() if of.fingerprint}
             slots = self._begin(backend, fingerprint)
         return slots
 
     def _begin(self, backend: Backend, fingerprint: str) -> ConversationSlots:
-        slots = self._slots[backend] = ConversationSlots(backend, fingerprint, self._shelf)
+        slots = self.slots[backend] = ConversationSlots(backend, fingerprint, self._shelf)
         if (counts := self._shelf.tally.models.get(slots.model)) is not None:
             # Saved no more was what another llama-server, or another file, couldn't save.
             counts.switched_off = self._shelf.off(fingerprint)
@@ -142,7 +143,7 @@ class Conversations:
 
     def look_ahead(self, model: str) -> None:
         """Requests of ``model`` are to be expected that were not before."""
-        for slots in self._slots.values():
+        for slots in self.slots.values():
             if slots.model == model and slots.current:
                 self._look_ahead(slots)
 
@@ -167,7 +168,7 @@ class Conversations:
 
     async def leave(self, backend: Backend, pool: Upstream) -> None:
         """Save what the process of ``backend`` still holds; it is about to be ended."""
-        slots = self._slots.pop(backend, None)
+        slots = self.slots.pop(backend, None)
         if slots is not None and slots.starts == backend.starts and self._shelf.usable:
             await slots.leave(pool, _LEAVING)
 
@@ -189,7 +190,7 @@ class Conversations:
 
         What they have in slots is not saved, unless they go on with it.
         """
-        for slots in self._slots.values():
+        for slots in self.slots.values():
             if model in (None, slots.backend.spec.name):
                 slots.give_up(owner)
                 slots.prewarming.forget(owner)

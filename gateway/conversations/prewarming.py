@@ -84,7 +84,7 @@ class Prewarming:
         self._shelf = shelf
         self._wanted: dict[bytes, Wanted] = {}
         self._settled: BoundedCache[bytes, bool] = BoundedCache(_REMEMBERED)
-        self._task: asyncio.Task[None] | None = None
+        self.task: asyncio.Task[None] | None = None
 
     @property
     def waits(self) -> bool:
@@ -116,21 +116,21 @@ class Prewarming:
 
     async def run(self) -> None:
         """Compute what is wanted, unless a request comes."""
-        while self._task is None and self._wanted and self._shelf.usable:
+        while self.task is None and self._wanted and self._shelf.usable:
             wanted = next(iter(self._wanted.values()))
             name = f"compute ahead for {self._owner.backend.spec.name}"
-            self._task = task = spawn(self._compute(wanted), name=name)
+            self.task = task = spawn(self._compute(wanted), name=name)
             try:
                 await asyncio.wait([task])
             finally:
-                self._task = None
+                self.task = None
             if wanted.chain.links[-1] in self._wanted:
                 return  # not now
 
     def give_way(self) -> None:
         """A request comes, or the process is to be ended."""
-        if self._task is not None:
-            self._task.cancel()
+        if self.task is not None:
+            self.task.cancel()
 
     async def _compute(self, wanted: Wanted) -> None:
         chain, link = wanted.chain, wanted.chain.links[-1]

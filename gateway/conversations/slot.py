@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Final
 
 from gateway.conversations.chain import NO_CHAIN, Chain
+from gateway.conversations.going_on import ANYTHING, NOTHING, Bounds
 from gateway.conversations.index import Saved
 from gateway.conversations.place import SlotView
 from gateway.conversations.said import Said
@@ -16,19 +17,31 @@ CHARACTERS: Final = 3
 #: In place of a key: nobody's, so that all may go on with it; or nobody knows whose.
 NOBODY: Final = ""
 UNKNOWN: Final = "?"
+#: A link that no chain has.
+_MORE: Final = b""
 
 
 class Slot:
     """What is in one slot. ``prompt`` and ``tokens``: of the last request, where it told them.
 
-    ``first_used`` is called when it is taken for the first time.
+    ``first_used`` is called when it is taken for the first time. From then on the slot's ``place``
+    is that in ``bounds``, where it says what begins with all that is in it, or will be: the bytes
+    of a request, or of its beginning.
     """
 
-    def __init__(self, number: int, first_used: Callable[[Slot], None] | None = None) -> None:
+    def __init__(
+        self,
+        number: int,
+        first_used: Callable[[Slot], None] | None = None,
+        bounds: Bounds | None = None,
+    ) -> None:
         self.number = number
         self._first_used = first_used
+        self.place = -1
+        self._bounds = Bounds() if bounds is None else bounds
+        self.bound = NOTHING  # of what is in it, where no request is
         self.busy = False
-        self._view: SlotView | None = None  # made anew when it changes, and somebody looks
+        self.seen: SlotView | None = None  # made anew when it changes, and somebody looks
         self._coming = NO_CHAIN
         #: What the request says that it is busy with, if that goes on with what is in it.
         self.asking: Said | None = None
@@ -59,6 +72,11 @@ class Slot:
         return self.held if self.said is None else self.said.chain
 
     @property
+    def size(self) -> int:
+        """Characters of what is in it, about."""
+        return self.held.size() if self.said is None else self.said.base.size() + self.said.more
+
+    @property
     def coming(self) -> Chain:
         """That of the request that it is busy with."""
         return self._coming if self.asking is None else self.asking.chain
@@ -66,10 +84,27 @@ class Slot:
     @property
     def view(self) -> SlotView:
         """It as a decision sees it."""
-        if (view := self._view) is None:
+        if (view := self.seen) is None:
             chain = self.coming if self.busy else self.chain
-            view = self._view = SlotView(self.number, chain, not self.busy, self.last_used)
+            view = self.seen = SlotView(self.number, chain, not self.busy, self.last_used)
         return view
+
+    def seen_with(self, chain: Chain, owner: str) -> SlotView:
+        """Return it as a decision about ``chain`` of ``owner`` sees it: as :attr:`view`, but for
+        what no other chain than one that it begins with needs to know exactly.
+        """
+        said = self.asking if self.busy else self.said
+        if said is None or not (more := said.more) or not chain.links:
+            return self.view_of(owner) if chain.shared else self.view
+        base = said.base
+        count = len(base.links)
+        if len(chain.links) > count and chain.links[count - 1] == base.links[-1]:
+            return self.view_of(owner) if chain.shared else self.view
+        # Its later messages are not hashed for that: one link stands for them.
+        held = Chain((*base.links, _MORE), (*base.sizes, base.sizes[-1] + more), base.shared)
+        if chain.shared and not self._is_for(owner):
+            held = held.own()
+        return SlotView(self.number, held, not self.busy, self.last_used)
 
     @property
     def is_opening(self) -> bool:
@@ -82,14 +117,16 @@ class Slot:
 
     def view_of(self, owner: str) -> SlotView:
         """Return it as a decision for ``owner`` sees it, who goes on with nothing of another."""
-        inside = self.asker if self.busy else self.inside
-        if inside in (NOBODY, owner):
+        if self._is_for(owner):
             return self.view
         return self.view._replace(chain=self.view.chain.own())
 
+    def _is_for(self, owner: str) -> bool:
+        return (self.asker if self.busy else self.inside) in (NOBODY, owner)
+
     def forget(self) -> None:
         """Know nothing of its content any more."""
-        self.hold(NO_CHAIN, "")
+        self.hold(NO_CHAIN, "", bound=NOTHING)
         self.unsaved = False
 
     def hold(
@@ -100,18 +137,25 @@ class Slot:
         prompt: int | None = None,
         tokens: int = 0,
         said: Said | None = None,
+        bound: bytes = ANYTHING,
     ) -> None:
-        """Have this in it. ``said``: what has this ``chain``, to be remembered."""
+        """Have this in it. ``said``: what has this ``chain``, to be remembered; else ``bound``
+        begins with all of it.
+        """
         self.held, self.owner, self.prompt, self.said = chain, owner, prompt, said
         self.read_back, self.computed_ahead = None, False
         self.tokens = tokens or chain.size() // CHARACTERS
         self.told = tokens > 0
-        self._view = None
+        self.seen = None
+        opening = len(chain.links) <= chain.shared  # that every conversation begins with
+        self.bound = NOTHING if opening else bound if said is None else said.text
+        if not self.busy:
+            self.show(self.bound)
 
-    def hold_more(self, said: Said, prompt: int, tokens: int) -> None:
-        """Have what ``said`` says in it, which went on with all that was there."""
-        self.said, self.prompt, self.tokens, self.told = said, prompt, tokens, True
-        self.read_back, self.computed_ahead, self.unsaved = None, False, True
+    def show(self, bound: bytes) -> None:
+        """Let ``bound`` begin with all that is in it, or will be."""
+        if self.place >= 0:
+            self._bounds.change(self.place, bound)
 
     def take(self, chain: Chain, owner: str) -> None:
         """Be busy with a request of ``owner`` with ``chain``."""
@@ -119,14 +163,10 @@ class Slot:
             self._first_used(self)
             self._first_used = None
         self.busy, self._coming, self.asker, self.restored = True, chain, owner, False
-        self.asking = self._view = None
-
-    def go_on(self, said: Said) -> None:
-        """Be busy with a request that says this, and so goes on with all that is in it."""
-        self.busy, self.asking, self.asker, self.restored = True, said, said.owner, False
-        self._view = None
+        self.asking = self.seen = None
+        self.show(NOTHING if len(chain.links) <= chain.shared else ANYTHING)
 
     def release(self) -> None:
         """Be busy no more."""
-        self.busy, self.asking = False, None
-        self._view = None
+        self.busy, self.asking, self.restored, self.seen = False, None, False, None
+        self.show(self.bound)

@@ -28,8 +28,8 @@ class QueuedSlot(Protocol):
     @property
     def view(self) -> SlotView: ...
 
-    def view_of(self, owner: str, /) -> SlotView:
-        """Return it as a decision for the key ``owner`` sees it."""
+    def seen_with(self, chain: Chain, owner: str, /) -> SlotView:
+        """Return it as a decision about ``chain`` of the key ``owner`` sees it."""
 
     def take(self, chain: Chain, owner: str, /) -> None:
         """Be busy with a request of ``owner`` with ``chain``."""
@@ -204,10 +204,7 @@ class SlotQueue(Generic[SlotT]):
         if count > 1 and sum(slot.view.free for slot in self._slots) < count:
             return 0
         slots = self._to_look_at if only is None else self._slots[only : only + 1]
-        if chain.shared:  # nothing else is common to conversations of two keys
-            among = [slot.view_of(owner) for slot in slots]
-        else:
-            among = [slot.view for slot in slots]
+        among = [slot.seen_with(chain, owner) for slot in slots]
         now = time.monotonic()
         saved = self._saved(chain) if chain.links else 0
         placing = place(chain, among, saved, self._least, now)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gateway.conversations.going_on import Bounds
 from gateway.conversations.slot import Slot
 
 
@@ -10,10 +11,15 @@ class SlotTable:
 
     ``all``: by number. ``to_look_at``: those that have been used since the process began, and one
     of the others, which are all alike: a process may have 256 slots, of which few are ever used.
+    ``bounds``: of each of these what begins with all that is in it, or will be.
     """
 
     def __init__(self, count: int) -> None:
-        self._unused = [Slot(number, self._first_used) for number in reversed(range(count))]
+        self.bounds = Bounds()
+        self.bounds.insert(0)
+        self._unused = [
+            Slot(number, self._first_used, self.bounds) for number in reversed(range(count))
+        ]
         self.all = self._unused[::-1]
         self.to_look_at: list[Slot] = self._unused[-1:]
 
@@ -21,6 +27,11 @@ class SlotTable:
         """``slot`` is used for the first time."""
         self._unused.remove(slot)  # at its end, as a rule
         if slot not in self.to_look_at:  # it was asked for by its number
-            self.to_look_at.insert(-1, slot)
-        elif self._unused:
+            slot.place = len(self.to_look_at) - 1
+            self.to_look_at.insert(slot.place, slot)
+            self.bounds.insert(slot.place)
+            return
+        slot.place = len(self.to_look_at) - 1
+        if self._unused:
             self.to_look_at.append(self._unused[-1])
+            self.bounds.insert(slot.place + 1)

@@ -10,20 +10,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 from gateway.backends.backend import Backend
 from gateway.backends.slots import SlotSeen
-from gateway.conversations.chain import Chain
+from gateway.conversations.chain import MESSAGES, Chain
 from gateway.conversations.emptying import Emptying
-from gateway.conversations.ended import AnswerUsage, Ended
+from gateway.conversations.ended import Ended
 from gateway.conversations.ending import until_idle
-from gateway.conversations.going_on import slot_of
 from gateway.conversations.noting import Noting
 from gateway.conversations.place import Placing
 from gateway.conversations.prewarming import Prewarming
-from gateway.conversations.said import Said
+from gateway.conversations.said import Recognised
 from gateway.conversations.shelf import Shelf
 from gateway.conversations.slot import CHARACTERS, UNKNOWN, Slot
 from gateway.conversations.slot_queue import Lendable, SlotQueue
@@ -38,6 +37,11 @@ _log = logging.getLogger(__name__)
 _PAUSE: Final = 3.0
 
 
+#: Of what a request goes on with, so many times as much may be lost for it without a look at other
+#: slots: see ``_LOSING`` in :mod:`gateway.conversations.place`.
+_NEXT_TO_NOTHING: Final = 20
+
+
 class ConversationSlots:
     """Those of one start of ``backend``."""
 
@@ -46,17 +50,21 @@ class ConversationSlots:
         self.starts = backend.starts
         self.model = backend.spec.name
         self.fingerprint = fingerprint
-        self._shelf = shelf
-        self._table = SlotTable(backend.spec.parallel)
-        #: Its slots, by number.
-        self.all = self._table.all
+        self.shelf = shelf
+        table = SlotTable(backend.spec.parallel)
+        #: Its slots, by number; those that a decision looks at, and what begins with all that is
+        #: in each of these.
+        self.all = table.all
+        self.to_look_at, self.bounds = table.to_look_at, table.bounds
         self._queue = SlotQueue(
             self.all,
-            to_look_at=self._table.to_look_at,
+            to_look_at=self.to_look_at,
             saved=self._saved,
             seconds=lambda characters: self._seconds(characters // CHARACTERS),
             least=shelf.min_tokens * CHARACTERS,
         )
+        #: Who waits for one of them.
+        self.waiting = self._queue.waiting
         #: What finds out in which slots answers were that have just been completed.
         self.finding: set[asyncio.Task[None]] = set()
         self._ended = False
@@ -72,39 +80,39 @@ class ConversationSlots:
         """Return whether its process is the one that runs now."""
         return not self._ended and self.starts == self.backend.starts
 
-    def try_go_on(self, said: Said) -> Slot | None:
-        """Take the slot for a request that goes on there, by what it says; ``None`` where that
-        can't be told, or somebody waits.
+    def none_longer(self, recognised: Recognised) -> bool:
+        """Return whether nothing is saved that goes on with what is ``recognised``."""
+        if recognised.none_longer != self.shelf.changes:
+            if self.shelf.is_continued(self.fingerprint, recognised.chain):
+                return False
+            recognised.none_longer = self.shelf.changes
+        return True
 
-        Then :meth:`try_acquire` would find the same, or a place where more of it is.
+    def has_all_of(
+        self, sent: bytes, body: Mapping[str, Any], owner: str, format: str
+    ) -> tuple[Slot, Recognised] | None:
+        """Return the slot that has all of what ``owner`` has ``sent`` in it, which was parsed to
+        ``body``, and by what that is recognised, if what else is there isn't worth saving, nor
+        another slot because of it; take nothing.
         """
-        self.prewarming.give_way()
-        if self._queue.waiting:
+        if (last := self.noting.recognised) is None:
             return None
-        slot = slot_of(said, self._table.to_look_at)
-        if slot is None or slot.lock.locked():
+        text = last.text_in(sent, body, owner, format)
+        place = self.bounds.place_with(text) if text else None
+        if place is None:
             return None
-        before = slot.said
-        if before is None or before.none_longer != self._shelf.changes:
-            if before is None or self._shelf.is_continued(self.fingerprint, before.base):
-                return None
-            before.none_longer = self._shelf.changes
-        if slot.inside != said.owner:  # an administrator may have put something else there
+        slot = self.to_look_at[place]
+        said = slot.said
+        if said is None or slot.busy or slot.inside != owner or slot.lock.locked():
             return None
-        said.follow(before)
-        slot.go_on(said)
-        return slot
-
-    def went_on(self, slot: Slot, said: Said, told: AnswerUsage, seconds: float | None) -> None:
-        """The request that says this has ended in ``slot``, which is free again."""
-        try:
-            self.noting.went_on(slot, said, told, seconds)
-        finally:
-            slot.release()
-            if self._queue.waiting:
-                self._queue.look_again()
-            if slot.timer is None:
-                self.look_later(slot)
+        known = said.recognised
+        if (known.owner, known.format, known.end) != (owner, format, last.end):
+            return None
+        more, own = len(said.text) - len(text), len(text) - known.chain.size(known.chain.shared)
+        lost = slot.tokens * more // len(said.text)
+        if lost >= self.shelf.min_tokens or more > own * _NEXT_TO_NOTHING:
+            return None
+        return slot, known.first(len(body[MESSAGES[format]]), len(text))
 
     def try_acquire(self, chain: Chain, owner: str) -> Slot | None:
         """Take a slot for a request of ``owner`` in which nothing has to be done before.
@@ -161,7 +169,7 @@ class ConversationSlots:
         if placing.restore:
             name = f"restore slot {slot.number} of {self.model}"
             restoring = spawn(self._restore_for(slot, chain), name=name)
-            self._shelf.keep_track(restoring)
+            self.shelf.keep_track(restoring)
             return await asyncio.shield(restoring)
         if slot.lock.locked():  # its last request was given up while it was saved or restored
             async with slot.lock:
@@ -174,7 +182,7 @@ class ConversationSlots:
         It goes on when its request is given up: whoever tries again finds it done.
         """
         async with slot.lock:
-            found = self._shelf.longest(self.fingerprint, chain)
+            found = self.shelf.longest(self.fingerprint, chain)
             taken = slot.coming is not chain  # by another one: it was given up before this began
             if taken or found is None:
                 return None
@@ -192,12 +200,12 @@ class ConversationSlots:
 
     def _loses(self, slot: Slot, placing: Placing) -> bool:
         """Return whether ``placing`` takes something from ``slot`` that is worth saving."""
-        lost = slot.tokens * placing.loses // max(1, slot.chain.size())
-        return lost >= self._shelf.min_tokens
+        lost = slot.tokens * placing.loses // max(1, slot.size)
+        return lost >= self.shelf.min_tokens
 
     def _saved(self, chain: Chain) -> int:
         """Return how many links of ``chain`` can be read back."""
-        found = self._shelf.longest(self.fingerprint, chain)
+        found = self.shelf.longest(self.fingerprint, chain)
         return found.reach(chain) if found is not None else 0
 
     def free(self, slot: Slot) -> None:
@@ -278,7 +286,7 @@ class ConversationSlots:
 
     def _seconds(self, tokens: int) -> float:
         """Return what it takes to compute so many."""
-        return self._shelf.seconds(self.fingerprint, tokens)
+        return self.shelf.seconds(self.fingerprint, tokens)
 
     # --- saving ------------------------------------------------------------------------------
 
@@ -296,7 +304,7 @@ class ConversationSlots:
             self._save_later(slot, left)
         else:
             name = f"save slot {slot.number} of {self.model}"
-            self._shelf.keep_track(spawn(self._when_idle(slot), name=name))
+            self.shelf.keep_track(spawn(self._when_idle(slot), name=name))
 
     async def _when_idle(self, slot: Slot) -> None:
         await self.save_idle(slot)
@@ -339,7 +347,7 @@ class ConversationSlots:
         ending = [slot.ending for slot in self.all if slot.ending is not None]
         idle = [slot for slot in self.all if not slot.busy or slot.ending is not None]
         left = [slot for slot in idle if slot.unsaved or slot.lock.locked()]  # being saved
-        left = [slot for slot in left if slot.tokens >= self._shelf.min_tokens]
+        left = [slot for slot in left if slot.tokens >= self.shelf.min_tokens]
         limit = min(limit, sum(self._seconds(slot.tokens) for slot in left))
         try:
             async with asyncio.timeout(limit):
@@ -361,7 +369,7 @@ class ConversationSlots:
         """
         name = f"save slot {slot.number} of {self.model}"
         saving = spawn(self._save_alone(slot, pool, in_danger, taken), name=name)
-        self._shelf.keep_track(saving)
+        self.shelf.keep_track(saving)
         await asyncio.shield(saving)
 
     async def _save_alone(self, slot: Slot, pool: Upstream, in_danger: bool, taken: bool) -> None:

@@ -30,6 +30,7 @@ class Stray:
 
     #: Nothing is read back for it.
     restored: Final = False
+    named: Final = None
 
     def __init__(
         self,
@@ -42,6 +43,10 @@ class Stray:
         self._owner = owner
         self._slots: ConversationSlots | None = None
         self._slot: Slot | None = None
+
+    def go_on(self, backend: Backend) -> bool:
+        """It goes on with nothing."""
+        return False
 
     async def begin(self, backend: Backend, target: str, lease: Lendable) -> None:
         """Wait for as many slots, and save what may be overwritten."""

@@ -46,8 +46,11 @@ async def texts(scheduler: Scheduler, call: Call, outcome: Outcome) -> AsyncGene
                     call.prepare = None
                 if scheduler.suspects:
                     await refuse_suspects(scheduler, outcome.key, model, call.target, call.body)
-                if call.turn is not None:
-                    call.slot = await call.turn.begin(backend, call.target, lease)
+                if (turn := call.turn) is not None:
+                    gone_on = turn.go_on(backend)
+                    call.slot = (
+                        turn.named if gone_on else await turn.begin(backend, call.target, lease)
+                    )
                 flight = backend.flights.begin(
                     call.target, call.body, call.slot, outcome.request_id
                 )

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from gateway.conversations.turn import Turn
 
 
+#: Of the slots that there may be.
+_LEADS = tuple(b'{"id_slot":%d,' % slot for slot in range(256))
+
+
 class Mender(Passed, Protocol):
     """A mender of one stream of events: see :class:`gateway.proxy.numbering.Numbering`."""
 
@@ -117,7 +121,7 @@ class Call(UpstreamRequest):
         if slot is None or not isinstance(self.body, bytes):
             self.lead = b""
         else:
-            self.lead = b'{"id_slot":%d,' % slot
+            self.lead = _LEADS[slot] if slot < len(_LEADS) else b'{"id_slot":%d,' % slot
         return self
 
     @property

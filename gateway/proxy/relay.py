@@ -86,8 +86,11 @@ async def relay(
                     await refuse_suspects(
                         scheduler, outcome.key, call.model, call.target, call.body
                     )
-                if call.turn is not None:
-                    call.slot = await call.turn.begin(backend, call.target, lease)
+                if (turn := call.turn) is not None:
+                    gone_on = turn.go_on(backend)
+                    call.slot = (
+                        turn.named if gone_on else await turn.begin(backend, call.target, lease)
+                    )
                 flight = backend.flights.begin(
                     call.target, call.body, call.slot, outcome.request_id
                 )

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterable
 from gateway.upstream.address import TcpAddress, UnixAddress
 
 _JOIN_BELOW = 64 * 1024  # bytes: up to here copying a body behind its head beats a second write
+_COPIED = 16 * 1024  # bytes
 _NO_BODY = frozenset({"GET", "HEAD", "DELETE", "OPTIONS"})
 
 
@@ -77,8 +78,10 @@ def serialised(
     if isinstance(body, bytes):
         lead: bytes = request.lead
         rest: bytes | memoryview = body
-        if lead:  # it is not copied twice
-            rest = memoryview(body)[body.index(b"{") + 1 :]
+        if lead:
+            start = body.index(b"{") + 1
+            # A view costs more than it takes to copy a small one twice.
+            rest = body[start:] if len(body) < _COPIED else memoryview(body)[start:]
         framing = b"Content-Length: %d\r\n\r\n" % (len(lead) + len(rest))
         if len(body) < _JOIN_BELOW:
             return b"".join((beginning, request.headers, framing, lead, rest)), None

@@ -43,7 +43,8 @@ def placed(conversations: Conversations, chosen: random.Random) -> tuple[Turn | 
     if kind == 0:
         return conversations.stray(KEY, chosen.randrange(1, 4)), prompt
     wish = Wish(NO_CHAIN if kind == 1 else chain(text, 100), 1 if kind == 2 else None)
-    return conversations.turn(wish, KEY, 2 if kind == 3 else 1), prompt
+    sent = orjson.dumps({"prompt": prompt})
+    return conversations.turn(wish, KEY, sent, 2 if kind == 3 else 1), prompt
 
 
 async def send(conversations: Conversations, backend: Backend, chosen: random.Random) -> None:

@@ -1,104 +1,234 @@
-"""Which slot a request goes on in, by what it says: the same as by its chain, or none."""
+"""Which slot a request goes on in, by its bytes: the same as by its chain, or none."""
 
 from __future__ import annotations
 
+import json
 import random
 from typing import Any
 
+import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gateway.conversations.chain import Chains
-from gateway.conversations.going_on import slot_of
+from gateway.conversations.going_on import ANYTHING, NOTHING, Bounds
 from gateway.conversations.place import place, spared_by_waiting
-from gateway.conversations.said import Said
+from gateway.conversations.said import Said, end_of
 from gateway.conversations.slot import Slot
+from gateway.conversations.slot_table import SlotTable
+from gateway.proxy.body import serialise
 from tests.conversations.test_chain import chat
 
 CHAINS = Chains()
+TOOLS = [{"type": "function", "function": {"name": "f", "parameters": {"required": ["a"]}}}]
 
 
 def said(body: dict[str, Any], owner: str = "k", format: str = "chat") -> Said:
-    """What ``body`` says, with its chain."""
-    made = Said(CHAINS, owner)
-    made.read(body, format, 100)
+    """What ``body`` says, with its chain, as it is remembered."""
+    made = Said(CHAINS, owner, orjson.dumps(body), format)
     made.know(CHAINS.of(body, format, owner))
+    assert made.remember(body)
     return made
 
 
-def slot_with(held: Said, number: int = 0) -> Slot:
-    slot = Slot(number)
-    slot.hold(held.chain, held.owner, prompt=100, tokens=100, said=held)
-    return slot
+def bounds_of(*several: bytes) -> Bounds:
+    bounds = Bounds()
+    for place_, bound in enumerate(several):
+        bounds.insert(place_)
+        bounds.change(place_, bound)
+    return bounds
 
 
-TOOLS = [{"type": "function", "function": {"name": "f"}}]
+# --- bounds --------------------------------------------------------------------------------
+
+
+_TEXTS = st.lists(st.text("ab", min_size=1, max_size=4), min_size=1, max_size=5)
+
+
+@given(_TEXTS, st.text("ab", max_size=6))
+def test_place_is_that_of_the_longest_beginning_from_which_none_goes_on(
+    bounds: list[str], sent: str
+) -> None:
+    several, asked = [bound.encode() for bound in bounds], sent.encode()
+    found = bounds_of(*several).place_of(asked)
+    begins = [bound for bound in several if asked.startswith(bound)]
+    longest = max(begins, key=len, default=b"")
+    if not begins or any(one != longest and one.startswith(longest) for one in several):
+        assert found is None
+    else:
+        assert found is not None
+        assert several[found] == longest
+
+
+@given(_TEXTS, st.text("ab", min_size=1))
+def test_place_with_all_of_a_text_is_the_only_one(bounds: list[str], text: str) -> None:
+    several, asked = [bound.encode() for bound in bounds], text.encode()
+    those = [number for number, bound in enumerate(several) if bound.startswith(asked)]
+    if asked in several:
+        assert bounds_of(*several).place_with(asked) is None  # it goes on there
+    else:
+        expected = those[0] if len(those) == 1 else None
+        assert bounds_of(*several).place_with(asked) == expected
+
+
+def test_nothing_is_said_beside_a_slot_of_which_nobody_knows() -> None:
+    assert bounds_of(b"ab", NOTHING).place_of(b"abc") == 0
+    assert bounds_of(b"ab", ANYTHING).place_of(b"abc") is None
+    assert bounds_of(b"ab", ANYTHING).place_with(b"a") is None
+    assert bounds_of(NOTHING, NOTHING).place_of(b"abc") is None
+
+
+def test_bounds_change_and_come_between() -> None:
+    bounds = bounds_of(b"b", b"a")
+    bounds.insert(1)
+    bounds.change(1, b"c")
+    bounds.change(0, b"bb")
+    assert [bounds.place_of(sent) for sent in (b"bbb", b"cc", b"aa", b"b")] == [0, 1, 2, None]
+
+
+# --- the end of the messages ---------------------------------------------------------------
+
+_BEHIND: list[dict[str, Any]] = [
+    {},
+    {"temperature": 0.7},
+    {"stop": ["]", '"]}'], "tools": TOOLS},
+    {"tools": TOOLS, "tool_choice": "auto", "seed": 2},
+    {"metadata": {"messages": [[], [{}]], "stop": []}},
+]
+_WRITERS = (
+    serialise,
+    lambda body: json.dumps(body).encode(),
+    lambda body: json.dumps(body, indent=1).encode() + b"\n",
+)
+
+
+@pytest.mark.parametrize("behind", _BEHIND)
+@pytest.mark.parametrize("writer", range(len(_WRITERS)))
+def test_end_of_messages_is_found_however_they_are_written(
+    behind: dict[str, Any], writer: int
+) -> None:
+    """Also where what is said looks like an end."""
+    said_ = ['],"temperature":0.7}', "]}", '"]', 'x\\"],"stop":["]']
+    body = {"model": "m", **chat(*said_), **behind}
+    sent = _WRITERS[writer](body)
+    end = end_of(sent, body, "messages")
+    assert end is not None
+    assert end.startswith(b"]")
+    text = sent[: -len(end)]
+    assert orjson.loads(text + b"]}")["messages"] == body["messages"]
+    assert [*orjson.loads(b'{"m":[' + end)][1:] == [*behind]
+
+
+def test_end_that_isnt_found_easily_is_none() -> None:
+    body = {**chat("a"), "stop": [["]"]] * 100}
+    assert end_of(json.dumps(body).encode(), body, "messages") is None
+    body = {**chat("a"), "seed": 2**70}
+    assert end_of(json.dumps(body).encode(), body, "messages") is None
+
+
+# --- what goes on --------------------------------------------------------------------------
+
+
+def goes_on(earlier: Said, body: dict[str, Any], sent: bytes | None = None) -> bool:
+    """Whether ``body`` is taken for one that goes on with ``earlier``, as a turn sees it."""
+    sent = serialise(body) if sent is None else sent
+    if bounds_of(earlier.text).place_of(sent) is None:
+        return False
+    known = earlier.recognised
+    if len(body) == known.fields and sent.endswith(known.end):
+        return True
+    return known.with_end(sent, body) is not None
+
+
 HELD = chat("a", "b", "c")
 
 
 @pytest.mark.parametrize("texts", ["abc", "abcd", "abcde"])
-@pytest.mark.parametrize("more", [{}, {"tools": TOOLS}, {"temperature": 0.5}])
-def test_what_repeats_all_that_is_in_a_slot_goes_there(texts: str, more: Any) -> None:
-    slots = [slot_with(said(chat("x"))), slot_with(said({**HELD, **more})), Slot(2)]
-    assert slot_of(said(chat(*texts, **more)), slots) is slots[1]
+@pytest.mark.parametrize("behind", _BEHIND)
+def test_what_repeats_all_of_it_goes_on(texts: str, behind: dict[str, Any]) -> None:
+    assert goes_on(said({**HELD, **behind}), {**chat(*texts), **behind})
+
+
+@pytest.mark.parametrize("more", [{"temperature": 0.5}, {"seed": 1, "stop": ["x"]}])
+def test_fields_that_are_no_part_of_the_prompt_may_be_others(more: dict[str, Any]) -> None:
+    assert goes_on(said(HELD), chat(*"abcd", **more))
+    assert goes_on(said({**HELD, **more}), chat(*"abcd"))
 
 
 @pytest.mark.parametrize(
     "other",
     [
-        said(chat("a", "b", "c", "d"), owner="l"),
-        said(chat("a", "b", "c", "d", tools=TOOLS)),
-        said(chat("a", "b", "c", "d", chat_template_kwargs={"enable_thinking": False})),
-        said({**chat("a", "b", "c", "d"), "system": "s"}, format="anthropic"),
-        said(chat("a", "b")),
-        said(chat("a", "x", "c", "d")),
-        said(chat("a", "b", "x", "d")),
+        chat("a", "b", "c", "d", tools=TOOLS),
+        chat("a", "b", "c", "d", chat_template_kwargs={"enable_thinking": False}),
+        chat("a", "b"),
+        chat("a", "x", "c", "d"),
+        chat("a", "b", "x", "d"),
+        {"model": "other", **chat("a", "b", "c", "d")},
     ],
 )
-def test_what_is_another_conversation_doesnt(other: Said) -> None:
-    assert slot_of(other, [slot_with(said(HELD))]) is None
+def test_what_makes_another_prompt_doesnt(other: dict[str, Any]) -> None:
+    assert not goes_on(said(HELD), other)
 
 
-def test_nothing_is_said_of_a_slot_that_is_taken() -> None:
-    slot = slot_with(said(HELD))
-    slot.take(said(chat("x")).chain, "k")
-    assert slot_of(said(HELD), [slot]) is None
+def test_what_only_ends_alike_makes_another_prompt() -> None:
+    """Its last bytes are those of the earlier one, but stand for other fields."""
+    earlier = said(HELD)
+    assert earlier.recognised.end == b"]}"
+    body = {**chat(*"abcd"), "tools": []}
+    assert serialise(body).endswith(b"]}")
+    assert not goes_on(earlier, body)
 
 
-def test_chain_is_made_of_what_is_new_and_is_the_same() -> None:
-    for more in ({}, {"tools": TOOLS}):
-        first, later = said(chat(*"abc", **more)), Said(CHAINS, "k")
-        later.read(body := chat(*"abcdefg", **more), "chat", 100)
-        later.follow(first)
-        assert later.base == first.chain
-        assert later.chain == Chains().of(body, "chat", "k")
-        assert later.base == later.chain
+# --- chains --------------------------------------------------------------------------------
 
 
-def test_what_no_chain_can_be_made_of_has_none() -> None:
-    later = Said(CHAINS, "k")
-    later.read({"messages": [*HELD["messages"], {"role": "tool", "n": 2**70}]}, "chat", 100)
-    later.follow(said(HELD))
-    assert later.chain.links == ()
-    assert later.chain.links == ()
+@pytest.mark.parametrize("more", [{}, {"tools": TOOLS}])
+def test_chain_is_made_of_what_is_new_and_is_the_same(more: dict[str, Any]) -> None:
+    first = said(chat(*"abc", **more))
+    body = chat(*"abcdefg", **more)
+    later = Said(CHAINS, "k", serialise(body), "chat")
+    later.follow(first.recognised)
+    assert later.base == first.chain
+    assert later.more > 0
+    assert later.chain == Chains().of(body, "chat", "k")
+    assert later.base == later.chain
+    assert later.more == 0
+    assert later.recognised.counted == 7
+
+
+def test_beginning_of_what_is_known_has_its_chain() -> None:
+    known = said(chat(*"abcdefg")).recognised
+    assert known.first(3, 10).chain == said(HELD).chain
+    assert known.first(8, 10) is known
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_it_is_where_it_would_go_by_its_chain(seed: int) -> None:
     chosen = random.Random(seed)
     found = 0
-    for _ in range(1000):
-        slots = [_random_slot(chosen, number) for number in range(chosen.choice((1, 1, 2, 4)))]
-        asked = said(chat(*_texts(chosen)), owner=chosen.choice("kkl"))
-        if (slot := slot_of(asked, slots)) is None:
+    for _ in range(600):
+        table = SlotTable(chosen.choice((1, 1, 2, 4)))
+        for slot in table.all:
+            _fill(slot, chosen)
+        body, owner = chat(*_texts(chosen)), chosen.choice("kkl")
+        asked = CHAINS.of(body, "chat", owner)
+        number = table.bounds.place_of(serialise(body))
+        if number is None:
+            continue
+        slot = table.to_look_at[number]
+        if slot.busy or slot.said is None or slot.said.owner != owner:
             continue
         found += 1
-        views = [each.view for each in slots]
-        placing = place(asked.chain, views, 0, 1, 100.0)
+        views = [each.view for each in table.all]
+        placing = place(asked, views, 0, 1, 100.0)
         assert placing is not None
         assert placing.loses == 0
         assert not placing.restore
-        assert views[placing.slot].chain == views[slot.number].chain  # there may be two of them
-        assert spared_by_waiting(asked.chain, views, 0, placing, 100.0) == 0
+        assert views[placing.slot].chain == slot.view.chain  # there may be two of them
+        assert spared_by_waiting(asked, views, 0, placing, 100.0) == 0
+        seen = [each.seen_with(asked, owner) for each in table.all]
+        assert place(asked, seen, 0, 1, 100.0) == placing
     assert found > 10
 
 
@@ -106,17 +236,42 @@ def _texts(chosen: random.Random) -> list[str]:
     return [chosen.choice(("x" * 50, "y" * 50)) for _ in range(chosen.randrange(1, 6))]
 
 
-def _random_slot(chosen: random.Random, number: int) -> Slot:
-    slot = Slot(number)
+def _fill(slot: Slot, chosen: random.Random) -> None:
+    """Let ``slot`` be used, or not, in any of the ways that there are."""
+    if (kind := chosen.randrange(5)) == 0:
+        return
+    slot.take(CHAINS.of(chat("z"), "chat", "k"), "k")
     slot.last_used = chosen.random() * 100
     texts = _texts(chosen)
     held = said(chat(*texts), owner=chosen.choice("kkl"))
-    kind = chosen.randrange(6)
-    if kind:
-        slot.hold(held.chain, held.owner, prompt=9, tokens=9, said=held if kind > 1 else None)
+    remembered = held if chosen.random() < 0.8 else None
+    slot.hold(held.chain, held.owner, prompt=9, tokens=9, said=remembered, bound=held.text)
+    slot.inside = held.owner
+    slot.release()
     if kind == 4:
-        coming = said(chat(*_texts(chosen)), owner=chosen.choice("kkl"))
-        slot.take(coming.chain, coming.owner)
-    elif kind == 5:
-        slot.go_on(said(chat(*texts, *_texts(chosen)), owner=held.owner))
-    return slot
+        coming = chat(*_texts(chosen))
+        slot.take(CHAINS.of(coming, "chat", "k"), "k")
+        slot.show(serialise(coming))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_slot_whose_later_messages_werent_hashed_is_seen_as_it_is(seed: int) -> None:
+    """As far as a decision needs: what it has in common with a chain, and what it would lose."""
+    chosen = random.Random(seed)
+    for _ in range(300):
+        texts = _texts(chosen)
+        first = said(chat(*texts[: chosen.randrange(1, len(texts) + 1)]))
+        slot = Slot(0)
+        later = Said(CHAINS, "k", serialise(body := chat(*texts)), "chat")
+        later.follow(first.recognised)
+        later.text, later.sent = later.sent[: -len(first.recognised.end)], b""
+        slot.hold(NO_LINKS, "k", prompt=9, tokens=9, said=later)
+        asked = CHAINS.of(chat(*_texts(chosen)), "chat", "k")
+        seen = slot.seen_with(asked, "k").chain
+        whole = CHAINS.of(body, "chat", "k")
+        assert asked.common(seen.links) == asked.common(whole.links)
+        assert seen.size() >= whole.size()
+        assert seen.size() <= whole.size() + 50 * len(texts)
+
+
+NO_LINKS = CHAINS.of({}, "chat", "k")
