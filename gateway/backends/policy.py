@@ -31,7 +31,8 @@ The rules, in the order in which they are applied:
     look, unless somebody older does who may go there too. One whose machines are all away waits
     for them as it would for memory.
 11. Further copies of a model start when the first one is ready, where room is left for them.
-    Nothing is unloaded for them, and they come after everyone who waits.
+    Nothing is unloaded for them, and they come after everyone who waits. There are none while
+    somebody must have all the memory that can be had.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ def decide(
         needy.sort(key=lambda m: (m.oldest_wait or 0.0, m.name))
         room = Room(models, limits, memory, leaving)
         unseen = _let_in(needy, models, limits, memory, room, needed, short, actions, alarms, now)
-    elif any(m.copy is not None for m in models):
+    elif any(m.copy is not None for m in models) and not any(m.alone for m in models):
         room = Room(models, limits, memory, leaving)
         for model in models:
             if (spot := room.one_more(model)) is not None:

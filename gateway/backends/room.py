@@ -50,6 +50,7 @@ class Room:
         #: Those that count for ``max_loaded``, and of them those that nobody unloads.
         self._there = {*self._here.taken}
         self._staying = {*self._here.staying}
+        self._all_here = not self._nodes and not parted
         for model in parted:
             self._add_parts(model)
         self._able_for: dict[str, Set[str]] = {}
@@ -141,7 +142,7 @@ class Room:
 
     def in_the_way(self, machine: str, others: Sequence[ModelView]) -> Sequence[ModelView]:
         """Return those of ``others`` that may have to go for one that is to be on ``machine``."""
-        if not self._nodes:
+        if self._all_here:
             return others
         there = self._there if self._full(self.leaving) else self._at(machine).taken
         return [other for other in others if other.name in there]

@@ -7,31 +7,13 @@ from dataclasses import replace
 from typing import Any
 
 from gateway.backends.decision import Act, Action, ModelView, SchedulingLimits
-from gateway.backends.placement import Card, Demand, Look, Memory, Placement
+from gateway.backends.placement import Demand, Look, Memory, Placement
 from gateway.backends.policy import decide
-from tests.model_views import NOW, busy, draining, ready, stopping, wanted
+from tests.machine_views import anywhere, cluster, machine
+from tests.model_views import NOW, busy, draining, ready, starting, stopping, wanted
 
 PACK = SchedulingLimits()
 SPREAD = SchedulingLimits(placement="spread")
-
-
-def machine(**cards: tuple[int, int] | int) -> Memory:
-    """Name -> (size, left), or both in one."""
-    pairs = {n: (s, s) if isinstance(s, int) else s for n, s in cards.items()}
-    return Memory(tuple(Card(name, *pair) for name, pair in pairs.items()), seen=NOW)
-
-
-def cluster(here: Memory, **nodes: Memory) -> Memory:
-    named = {
-        node: replace(its, cards=tuple(replace(c, name=f"{node}/{c.name}") for c in its.cards))
-        for node, its in nodes.items()
-    }
-    return replace(here, nodes=named)
-
-
-def anywhere(size: int, *nodes: str, here: bool = True, least: int | None = None) -> Demand:
-    one = Demand(size, size if least is None else least)
-    return replace(one, here=here, elsewhere=dict.fromkeys(nodes, one))
 
 
 def at(device: str, size: int) -> dict[str, Any]:
@@ -278,6 +260,15 @@ def test_what_runs_on_a_node_that_takes_nothing_is_in_nobodys_way() -> None:
     assert acts([*lost, newcomer], alone, limits) == ["START x G"]
 
 
+def test_nobody_on_a_node_that_is_away_is_drained_while_a_load_has_to_end() -> None:
+    models = [
+        starting("a", wanted=1, oldest_wait=NOW, **at("G", 8)),
+        busy("far", **at("attic/G", 8)),
+        wanted("x", 0, demand=anywhere(8, "attic")),
+    ]
+    assert acts(models, machine(G=10)) == []
+
+
 # --- looks, and memory that others hold ----------------------------------------------------------
 
 
@@ -378,6 +369,14 @@ def test_copies_keep_the_budget_and_count_as_one_model() -> None:
     memory = machine(G=24, H=24)
     assert len(copies(4, memory, anywhere(10), budget=20)) == 2
     assert len(copies(4, memory, anywhere(10), max_loaded=1)) == 4
+
+
+def test_there_are_no_copies_while_somebody_must_have_all_the_memory() -> None:
+    memory = cluster(machine(G=24), attic=machine(G=24))
+    both = anywhere(10, "attic")
+    x = ready("x", on=(("G", 10),), demand=both, copy=both)
+    assert acts([x, starting("y", alone=True, **at("attic/G", 4))], memory) == []
+    assert acts([x, ready("y", **at("attic/G", 4))], memory) == ["COPY x attic/G"]
 
 
 def test_copies_stay_on_the_devices_that_models_json_chooses() -> None:
