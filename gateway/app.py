@@ -176,7 +176,7 @@ def compose(
     library.changed = scheduler.apply
     if cluster is not None:
         cluster.changed, cluster.found = scheduler.nodes.changed, scheduler.nodes.adopt
-        cluster.drained_node = scheduler.nodes.move_off
+        cluster.drained_node, cluster.load = scheduler.nodes.move_off, scheduler.nodes.load_wanted
     if conversations is not None:
         expect_used(conversations, library, accounting, gate)
     responses = responses_of(settings)

@@ -174,6 +174,10 @@ class Backend(ABC):
         #: What was chosen where its entry leaves something open; once it is ready, with the actual
         #: values.
         self.tuning: Tuning | None = None
+        #: Whether another gateway is ending its process, and when any was seen to use it
+        #: (monotonic).
+        self.going = False
+        self.used_elsewhere = 0.0
         self.retry_at = 0.0  # monotonic time before which BACKOFF or FAILED lasts
         self._changed = changed
         self._next_state = asyncio.Event()  # set, and replaced, when the state changes

@@ -113,6 +113,8 @@ class Executor:
             self._memory.weigh(model)
         model.count_slots()
         self._memory.hear(model)
+        if backend.going and backend.serving:
+            model.send_away()
         if model.unload:
             backend.drain()  # it was starting when it was sent away
         self._roster.settle(model)

@@ -15,6 +15,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from gateway.backends.backend import Backend
+from gateway.backends.decision import NOTHING
 from gateway.backends.growth import Growth
 from gateway.backends.nodes import Nodes, Terms, node_of, of_node
 from gateway.backends.placed import PlacedBackend
@@ -72,8 +73,8 @@ class ModelMemory:
 
     @property
     def places(self) -> bool:
-        """Whether there are other machines that models can be placed on."""
-        return self._nodes is not None
+        """Whether this gateway decides where its models run."""
+        return self._nodes is None or self._nodes.places
 
     def watch(self, accounts: Accounts) -> None:
         """Use ``accounts`` from now on for the needs of models and the capacity of the machine."""
@@ -97,6 +98,8 @@ class ModelMemory:
 
     def demand(self, model: ScheduledModel) -> Demand | None:
         """Return what ``model`` needs or has, ``None`` as long as that isn't known."""
+        if not self.places:
+            return NOTHING
         size = self.size(model.spec)
         if size is None:
             return None
@@ -130,13 +133,14 @@ class ModelMemory:
         return replace(demand, here=demand.here and accounts.memory().look is Look.FRESH)
 
     def _misses_copies(self, model: ScheduledModel) -> bool:
-        return isinstance(model.backend, ReplicatedBackend) and model.backend.missing > 0
+        backend = model.backend
+        return isinstance(backend, ReplicatedBackend) and backend.missing > 0 and self.places
 
     # --- what is needed ------------------------------------------------------------------------
 
     def look_up_needs(self) -> None:
         """Estimate, in the background, the needs of models for which requests wait."""
-        if (accounts := self.accounts) is None:
+        if (accounts := self.accounts) is None or not self.places:
             return
         for model in self._roster.models.values():
             spec, wanted = model.spec, model.queue or model.loaders
@@ -251,6 +255,9 @@ class ModelMemory:
         shared = any(other.resident or other.last_used for other in others)
         share = _LESS**model.shrunk
         if isinstance(backend, PlacedBackend):
+            if not self.places:
+                backend.place("")  # wherever the gateway that places models has it
+                return None
             node = node_of(on)
             backend.place(node)
             if node is not None:

@@ -86,6 +86,10 @@ class NodeChanges:
             backend.adopt(run)
         return True
 
+    async def load_wanted(self, model: str) -> None:
+        """Load a model that another gateway wants. Raises GatewayError."""
+        await self._load(model, explicit=False)
+
     def load_again(self, model: str) -> None:
         """Load a model whose place is gone."""
         spawn(self._load_again(model), name=f"load {model} again")

@@ -51,9 +51,15 @@ class NodeStatus:
 class NodeRun(Run, Protocol):
     """A run on a node."""
 
-    node: str
+    @property
+    def node(self) -> str:
+        """Its node."""
+
     #: Called when more of it has turned out: what it holds, how far its load is.
     changed: Callable[[], None]
+    #: Called when requests of any gateway have come to it, and when another gateway ends it.
+    used: Callable[[], None]
+    stopping: Callable[[], None]
 
     @property
     def on(self) -> Placement:
@@ -105,6 +111,17 @@ class Nodes(Protocol):
 
     async def remove(self, name: str) -> None:
         """Drain it, and forget it when nothing of ours runs there; it may join again."""
+
+    @property
+    def shared(self) -> bool:
+        """Whether other gateways may use, place and end the same llama-servers."""
+
+    @property
+    def places(self) -> bool:
+        """Whether this gateway decides what runs where on nodes."""
+
+    def sought(self, spec: LocalModel, log: LogRing) -> NodeRun:
+        """Return a run of ``spec`` that the gateway which places models is asked for."""
 
     def run(self, spec: LocalModel, node: str, log: LogRing, terms: Terms) -> NodeRun:
         """Return a run of ``spec`` on ``node``, which writes to ``log``."""

@@ -6,6 +6,7 @@ The same state machine as that of :class:`LocalBackend`; only what it runs is el
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING
@@ -59,10 +60,13 @@ class PlacedBackend(LocalBackend):
             if run is not None and run.child is not None:
                 one._watching = spawn(one._watch(run, run.child), name=f"watch {one.spec.name}")
             if one._away is not None:
-                one._away.changed = partial(one._changed, one)
+                one._bind(one._away)
 
     def place(self, node: str | None, terms: Terms | None = None) -> None:
-        """Run there from the next start on; ``None``: on this machine."""
+        """Run there from the next start on; ``None``: on this machine.
+
+        Without ``terms`` it is found: here, or by the gateway that places models.
+        """
         self._place = None if node is None else (node, terms)
 
     def adopt(self, run: NodeRun) -> None:
@@ -79,16 +83,33 @@ class PlacedBackend(LocalBackend):
     def _new_run(self) -> Run:
         if (found := self._found) is not None:
             self._found = None
-            found.changed = partial(self._changed, self)
+            self._bind(found)
             return found
         if self._place is None:
             return super()._new_run()
         node, terms = self._place
-        assert self._env.nodes is not None
-        assert terms is not None
-        run = self._env.nodes.run(self.spec, node, self.log, terms)
-        run.changed = partial(self._changed, self)
+        nodes = self._env.nodes
+        assert nodes is not None
+        if terms is None:
+            run = nodes.sought(self.spec, self.log)
+        else:
+            run = nodes.run(self.spec, node, self.log, terms)
+        self._bind(run)
         return run
+
+    def _bind(self, run: NodeRun) -> None:
+        """Hear of what happens to ``run``."""
+        self.going = False
+        run.changed = partial(self._changed, self)
+        run.used, run.stopping = self._used, self._stopping_there
+
+    def _used(self) -> None:
+        if self._env.nodes is not None and self._env.nodes.shared:
+            self.used_elsewhere = time.monotonic()
+
+    def _stopping_there(self) -> None:
+        self.going = True
+        self._changed(self)
 
     def leave(self) -> asyncio.Future[None]:
         """End it if it is here; one on a node goes on, to be found by the next gateway."""

@@ -115,7 +115,10 @@ class ReplicatedBackend(PlacedBackend):
         assert isinstance(backend, PlacedBackend)
         if backend not in self._members:
             return  # it is given up
-        if backend.state is State.READY:
+        if backend.going and backend.state is State.READY:
+            self._members.remove(backend)
+            spawn(self._give_up(backend), name=f"give up a copy of {self.spec.name}")
+        elif backend.state is State.READY:
             self._pause = _AGAIN
             if self.state in (State.BACKOFF, State.FAILED):  # it need not be started again
                 self._members.remove(backend)

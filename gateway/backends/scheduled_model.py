@@ -136,7 +136,8 @@ class ScheduledModel:
     @property
     def used(self) -> float:
         """When it was last used, to be loaded too; a new model counts as just used."""
-        return max(self.last_used, self.last_loaded, self.backend.ready_since or 0.0)
+        own = max(self.last_used, self.last_loaded, self.backend.ready_since or 0.0)
+        return max(own, self.backend.used_elsewhere)
 
     def asked(self, now: float) -> None:
         """Note a request that has just come, before it is served or waits."""
@@ -203,9 +204,11 @@ def view_of(
     limits: SchedulingLimits,
     closing: bool,
     copy: Demand | None = None,
+    places: bool = True,
 ) -> ModelView:
     """Return the view of ``model`` for a decision. ``demand``: its needs, ``None`` until they are
-    known. ``copy``: those of one more copy, if there should be one.
+    known. ``copy``: those of one more copy, if there should be one. ``places=False``: another
+    gateway decides where models run, and which go.
     """
     backend, state = model.backend, model.backend.state
     last_used = model.used
@@ -240,6 +243,6 @@ def view_of(
         load_time=backend.load_seconds,
         pinned=model.spec.pinned,
         unload=model.unload,
-        expires=None if ttl is None else last_used + ttl,
-        remote=not backend.spec.takes_memory,
+        expires=last_used + ttl if places and ttl is not None else None,
+        remote=not (backend.spec.takes_memory and places),
     )

@@ -358,7 +358,8 @@ class Scheduler:
                 ttl=model.ttl(self._idle_unload),
                 limits=self.limits,
                 closing=self._closing,
-                copy=self._memory.copy_demand(model) if self._memory.places else None,
+                copy=self._memory.copy_demand(model),
+                places=self._memory.places,
             )
             for model in self._roster.all()
         ]

@@ -16,9 +16,11 @@ from gateway.backends.command import model_files
 from gateway.backends.nodes import NodeStatus, Terms, UnknownNode
 from gateway.backends.placement import Demand, Memory
 from gateway.cluster.ca import Authority, Credentials, client_context, server_name
+from gateway.cluster.group import Group
 from gateway.cluster.known_node import KnownNode
-from gateway.cluster.link import Link
+from gateway.cluster.link import Link, Unreachable
 from gateway.cluster.run import ClusterRun
+from gateway.cluster.sought import SoughtRun
 from gateway.cluster.told import NODE, REGISTRY, Order, ServerState
 from gateway.errors import GatewayError, LoadFailed
 from gateway.models.local_model import LocalModel
@@ -34,6 +36,10 @@ _log = logging.getLogger(__name__)
 
 #: Seconds until the registry is asked again, when it gave no answer.
 _AGAIN: Final = 1.0
+#: Seconds within which what another gateway has loaded must have turned up on its node.
+_TURN_UP: Final = 15.0
+#: Seconds that the requests of other gateways may take to end before a llama-server does.
+_PATIENCE: Final = 600.0
 
 
 class Cluster:
@@ -52,9 +58,17 @@ class Cluster:
         *,
         load_timeout: float,
         metrics: bool,
+        shared: bool = False,
         join: Callable[[str, Callable[[], None], Path], Link] = Link,
     ) -> None:
-        """``join`` makes the link to Ray at an address; in ``folder`` may be a token for it."""
+        """``shared``: other gateways may have the same identity, which share all that runs on
+        nodes. ``join`` makes the link to Ray at an address; in ``folder`` may be a token for it.
+        """
+        self.shared = shared
+        self._group: Group | None = None
+        self._sought: dict[str, list[tuple[LogRing, asyncio.Future[ClusterRun]]]] = {}
+        #: Loads a model that another gateway of the group wants.
+        self.load: Callable[[str], Awaitable[None]] = nobody_loads
         self._folder = folder
         self._llm_storage = llm_storage
         self._load_timeout = load_timeout
@@ -82,10 +96,16 @@ class Cluster:
         await asyncio.to_thread(self._load)
         self._link.open()
         self._watching = spawn_lasting(self._watch, name="watch the registry of nodes")
+        if self.shared:
+            self._group = Group(
+                self._gateway, self._link, load=lambda model: self.load(model), changed=self.changed
+            )
 
     async def close(self) -> None:
         """Leave it; llama-servers on nodes go on for as long as they wait for a gateway."""
         await cancel_and_wait(self._watching)
+        if self._group is not None:
+            await self._group.close()
         await asyncio.gather(*(node.close() for node in self._nodes.values()))
         await self._link.close()
 
@@ -138,6 +158,7 @@ class Cluster:
                         changed=self._node_changed,
                     )
                     node.drained = name in self._drained
+                    node.patience = _PATIENCE if self.shared else 0.0
                 elif self._boots.get(name) != boot:
                     self._nodes[name].wake()
             self._boots = boots
@@ -163,6 +184,13 @@ class Cluster:
     def _server_found(self, node: KnownNode, state: ServerState) -> bool:
         if state.ready is None:
             return False
+        if sought := self._sought.get(state.order.spec.name):
+            log, found = sought.pop(0)
+            if not sought:
+                del self._sought[state.order.spec.name]
+            if not found.done():
+                found.set_result(node.adopt(state, log))
+                return True
         return self.found(state.order.spec, lambda log: node.adopt(state, log))
 
     @property
@@ -268,7 +296,8 @@ class Cluster:
         names = [n.name for n in self.nodes if n.up and (not spec.nodes or n.name in spec.nodes)]
         asked = await asyncio.gather(*(self._ask_demand(name, spec) for name in names))
         found = {name: need for name, need in zip(names, asked, strict=True) if need is not None}
-        here = spec.may_run_here(cluster=True)
+        # What runs on one of several gateways' own machines the others could not reach.
+        here = spec.may_run_here(cluster=True) and not self.shared
         if here and found and not spec.nodes:
             here = await asyncio.to_thread(self._has_files, spec)
         self._demands[spec.name] = (_identity(spec), found, here)
@@ -290,6 +319,43 @@ class Cluster:
             return False
         return all(part.is_file() for file in files.values() for part in split_parts(file))
 
+    @property
+    def places(self) -> bool:
+        """Whether this gateway decides what runs where on nodes."""
+        return self._group is None or self._group.places
+
+    def sought(self, spec: LocalModel, log: LogRing) -> SoughtRun:
+        """Return a run of ``spec`` that the gateway which places models is asked for."""
+        return SoughtRun(self, spec, log)
+
+    async def seek(self, spec: LocalModel, log: LogRing) -> ClusterRun:
+        """Have another gateway load ``spec``, and return a run of it. Raises LoadFailed."""
+        assert self._group is not None
+        found: asyncio.Future[ClusterRun] = asyncio.get_running_loop().create_future()
+        entry = (log, found)
+        self._sought.setdefault(spec.name, []).append(entry)
+        try:
+            error = await self._group.want(spec.name)
+            if error is not None:
+                raise LoadFailed(error[1], code=error[0])
+            async with asyncio.timeout(_TURN_UP):
+                return await found
+        except TimeoutError:
+            what = f"the gateway that places models has loaded {spec.name!r}, but it isn't there"
+            raise LoadFailed(what) from None
+        except Unreachable as away:
+            raise LoadFailed(
+                f"{spec.name!r} cannot be loaded: the gateway that places models isn't reached.",
+                detail=away.message,
+                code="cluster_unreachable",
+            ) from away
+        finally:
+            waiting = self._sought.get(spec.name, [])
+            if entry in waiting:
+                waiting.remove(entry)
+                if not waiting:
+                    del self._sought[spec.name]
+
     def run(self, spec: LocalModel, node: str, log: LogRing, terms: Terms) -> ClusterRun:
         """Return a run of ``spec`` on ``node``, which writes to ``log``."""
         order = Order(
@@ -304,6 +370,11 @@ class Cluster:
             self._metrics,
         )
         return self._nodes[node].run(order, log)
+
+
+async def nobody_loads(model: str) -> None:
+    """Refuse to load a model for another gateway."""
+    raise LoadFailed(f"this gateway is not ready to load {model!r}")
 
 
 def _identity(spec: LocalModel) -> tuple[object, ...]:

@@ -92,6 +92,8 @@ class Door:
         self.key = Secret(secrets.token_hex(32))
         self.address = address
         self.busy = 0
+        #: How many times something has been asked in all.
+        self.asked = 0
         self.open = True
         self._front = front
         self._callers: set[_Caller] = set()
@@ -160,6 +162,7 @@ class _Caller(asyncio.Protocol):
             return
         if not self.waits:
             self.waits = True
+            self._door.asked += 1  # type: ignore[union-attr]
             self._door.busy += 1  # type: ignore[union-attr]  # there is one, with an inner transport
         if not inner.is_closing():
             inner.write(data)

@@ -20,6 +20,7 @@ from gateway.backends.watchdog import DEFAULT_BATCH, Hang, Watchdog
 from gateway.cluster.front import Door
 from gateway.cluster.journal import Journal
 from gateway.cluster.told import (
+    Began,
     Exited,
     Holds,
     Loading,
@@ -29,6 +30,8 @@ from gateway.cluster.told import (
     Ready,
     ServerState,
     Stopped,
+    Stopping,
+    Used,
 )
 from gateway.errors import GatewayError
 from gateway.tasks import cancel_and_wait, spawn
@@ -58,9 +61,11 @@ class Hosted:
         self._env = environment
         self._accounts = accounts
         self._journal = journal
-        self._doors = [door]
+        self._door = door
         self._socket = socket
+        self._asked = 0
         self._hung: Hang | None = None
+        journal.add(Began(order.server, order))
         self._log = LogRing()
         self._log.listen(lambda: journal.log(order.server, self._log.last))
         self._run = ServerRun(
@@ -73,6 +78,13 @@ class Hosted:
     def state(self) -> ServerState:
         """What a gateway that comes later has to know."""
         return ServerState(self.order, self.ready, tuple(self._log.tail()))
+
+    def tell_use(self) -> None:
+        """Tell whether it has been used since this was called last."""
+        asked = self._door.asked
+        if asked != self._asked or self._door.busy:
+            self._asked = asked
+            self._journal.add(Used(self.order.server))
 
     @property
     def resident(self) -> Resident | None:
@@ -93,10 +105,13 @@ class Hosted:
         if self._stopping is not None:
             await asyncio.wait([self._stopping])
 
-    def stop(self) -> asyncio.Future[None]:
-        """End it, whatever it is doing; await that nothing of it is left."""
+    def stop(self, patience: float = 0.0) -> asyncio.Future[None]:
+        """End it, whatever it is doing; await that nothing of it is left.
+
+        ``patience``: seconds that connections may take to end, of other gateways of its group.
+        """
         if self._stopping is None:
-            self._stopping = spawn(self._stop(), name=f"stop {self.order.spec.name}")
+            self._stopping = spawn(self._stop(patience), name=f"stop {self.order.spec.name}")
         return asyncio.shield(self._stopping)
 
     def kill(self) -> None:
@@ -104,8 +119,16 @@ class Hosted:
         if (child := self._run.child) is not None:
             child.kill()
 
-    async def _stop(self) -> None:
+    async def _stop(self, patience: float) -> None:
         over = self._serving.done()
+        if not over and self.ready is not None and patience:
+            self._journal.add(Stopping(self.order.server))
+            self._door.close_new()
+            idle = spawn(self._door.idle(), name="wait for the last answer")
+            await asyncio.wait(
+                [self._serving, idle], timeout=patience, return_when=asyncio.FIRST_COMPLETED
+            )
+            await cancel_and_wait(idle)
         await cancel_and_wait(self._serving)
         await self._clear_away()
         if not over:
@@ -129,7 +152,7 @@ class Hosted:
             return
         finally:
             await cancel_and_wait(reports)
-        self.ready = Ready(order.server, self._doors[0].key, self.on, run.degraded, run.tuning)
+        self.ready = Ready(order.server, self._door.key, self.on, run.degraded, run.tuning)
         self._journal.add(self.ready)
         watching = [
             spawn(self._guard(child.pid), name=f"guard {order.spec.name}"),
@@ -197,7 +220,7 @@ class Hosted:
         unlisten = self._log.listen(speed.hear)
         try:
             self._hung = await Watchdog(
-                _Watched(run.pool, self._doors),
+                _Watched(run.pool, self._door),
                 group,
                 self._env.patience,
                 Flights(remember=False),
@@ -221,22 +244,21 @@ class Hosted:
 
     async def _clear_away(self) -> None:
         self.ready = None
-        for door in self._doors:
-            door.close()
+        self._door.close()
         await self._run.disconnect()
         await self._run.end()
 
 
 class _Watched:
-    """The connections through ``doors``, to a watchdog, and ours, through which it asks."""
+    """The connections through ``door``, to a watchdog, and ours, through which it asks."""
 
-    def __init__(self, pool: UpstreamPool, doors: list[Door]) -> None:
+    def __init__(self, pool: UpstreamPool, door: Door) -> None:
         self._pool = pool
-        self._doors = doors
+        self._door = door
 
     @property
     def exchanges(self) -> int:
-        return sum(door.busy for door in self._doors)
+        return self._door.busy
 
     async def send(self, request: UpstreamRequest, sink: ResponseSink) -> Exchange:
         return await self._pool.send(request, sink)

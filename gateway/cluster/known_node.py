@@ -16,7 +16,21 @@ from gateway.backends.placement import Card, Memory
 from gateway.cluster.ca import server_name
 from gateway.cluster.link import Link, Refused, Unreachable
 from gateway.cluster.run import ClusterRun
-from gateway.cluster.told import NODE, Batch, Has, NodeState, Order, ServerState, Stores, resource
+from gateway.cluster.told import (
+    NODE,
+    Batch,
+    Began,
+    Exited,
+    Has,
+    NodeState,
+    NotStarted,
+    Order,
+    Ready,
+    ServerState,
+    Stopped,
+    Stores,
+    resource,
+)
 from gateway.errors import GatewayError
 from gateway.tasks import cancel_and_wait, spawn_lasting
 
@@ -71,6 +85,9 @@ class KnownNode:
         self._found = found
         self._changed = changed
         self._runs: dict[str, ClusterRun] = {}
+        self._orders: dict[str, Order] = {}  # those of ours that others have given
+        #: Seconds that requests of other gateways may take to end before a llama-server does.
+        self.patience = 0.0
         self._boot = ""
         self._silent_since: float | None = None
         self._wake = asyncio.Event()
@@ -162,8 +179,8 @@ class KnownNode:
         """
         if not over:
             try:
-                async with asyncio.timeout(_END):
-                    await self.ask("stop", run.order.server)
+                async with asyncio.timeout(_END + self.patience):
+                    await self.ask("stop", run.order.server, self.patience)
             except (GatewayError, TimeoutError) as error:
                 _log.warning(
                     "the node %s cannot be told to end %s: %s",
@@ -239,6 +256,12 @@ class KnownNode:
             self._changed()
         elif (run := self._runs.get(getattr(event, "server", ""))) is not None:
             run.hear(event)  # type: ignore[arg-type]  # all others are about a server
+        elif isinstance(event, Began) and event.order.gateway == self._gateway:
+            self._orders[event.server] = event.order
+        elif isinstance(event, NotStarted | Exited | Stopped):
+            self._orders.pop(event.server, None)
+        elif isinstance(event, Ready) and (order := self._orders.pop(event.server, None)):
+            self._found(self, ServerState(order, event, ()))  # of another gateway of our group
 
     def _take(self, has: Has) -> None:
         self.has = has

@@ -198,10 +198,13 @@ class Node:
         )
         spawn(self._follow(order.server, server), name=f"follow {order.spec.name}")
 
-    async def stop(self, server: str) -> None:
-        """End a llama-server, and return when nothing of it is left."""
+    async def stop(self, server: str, patience: float = 0.0) -> None:
+        """End a llama-server, and return when nothing of it is left.
+
+        ``patience``: seconds that other gateways' requests may take to end.
+        """
         if (found := self._servers.get(server)) is not None:
-            await found.stop()
+            await found.stop(patience)
 
     async def kill(self, server: str) -> None:
         """Kill the process of a llama-server."""
@@ -231,6 +234,7 @@ class Node:
             await asyncio.sleep(min(patience / 4, 5.0))
             now = time.monotonic()
             for server in list(self._servers.values()):
+                server.tell_use()
                 if now - self._heard.get(server.order.gateway, now) > patience:
                     _log.warning(
                         "ending the llama-server of %s: its gateway is gone",

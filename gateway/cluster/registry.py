@@ -15,7 +15,7 @@ import time
 ANNOUNCE_EVERY = 10.0
 _WAIT = 20.0
 #: Seconds for which the right to place models holds without being asked for again.
-_LEASE = 10.0
+LEASE = 10.0
 
 
 class Registry:
@@ -25,7 +25,9 @@ class Registry:
         self._nodes: dict[str, str] = {}  # the boot of each
         self._version = 0
         self._news = asyncio.Event()
-        self._placing: tuple[str, float] | None = None
+        self._placing: dict[str, tuple[str, float]] = {}
+        self._wanted: dict[str, asyncio.Future[tuple[str, str] | None]] = {}
+        self._want = asyncio.Event()
 
     async def announce(self, node: str, boot: str) -> None:
         """Note that a node is there, in this life of it."""
@@ -46,12 +48,50 @@ class Registry:
                     await self._news.wait()
         return self._version, dict(self._nodes)
 
-    async def place(self, gateway: str) -> bool:
-        """Return whether ``gateway`` may place models for the next 10 s: one at a time may."""
+    async def place(self, group: str, gateway: str) -> bool:
+        """Return whether ``gateway`` may place models for the next 10 s: one of a group may."""
         now = time.monotonic()
-        if self._placing is None or self._placing[0] == gateway or self._placing[1] < now:
-            self._placing = gateway, now + _LEASE
-        return self._placing[0] == gateway
+        holder, until = self._placing.get(group, ("", 0.0))
+        if holder == gateway or until < now:
+            self._placing[group] = holder, _ = gateway, now + LEASE
+        return holder == gateway
+
+    async def yield_place(self, group: str, gateway: str) -> None:
+        """Let another gateway place models at once: ``gateway`` ends."""
+        if self._placing.get(group, ("", 0.0))[0] == gateway:
+            del self._placing[group]
+
+    async def want(self, group: str, model: str) -> tuple[str, str] | None:
+        """Have the gateway of ``group`` that places models load one; returns when it has.
+
+        Returns what it says where it can't: the code of the error, and its text.
+        """
+        name = f"{group}/{model}"
+        if (answer := self._wanted.get(name)) is None:
+            answer = self._wanted[name] = asyncio.get_running_loop().create_future()
+            self._want.set()
+        return await asyncio.shield(answer)
+
+    async def wanted(self, group: str) -> list[str]:
+        """Return the models that gateways of ``group`` want, when there are any, or after 20 s."""
+        names = self._names(group)
+        if not names:
+            self._want.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_WAIT):
+                    await self._want.wait()
+            names = self._names(group)
+        return names
+
+    async def answer(self, group: str, model: str, error: tuple[str, str] | None) -> None:
+        """Tell those who want a model that it is loaded, or why it can't be."""
+        answer = self._wanted.pop(f"{group}/{model}", None)
+        if answer is not None and not answer.done():
+            answer.set_result(error)
+
+    def _names(self, group: str) -> list[str]:
+        prefix = f"{group}/"
+        return [name.removeprefix(prefix) for name in self._wanted if name.startswith(prefix)]
 
     def _tell(self) -> None:
         self._version += 1

@@ -27,6 +27,8 @@ from gateway.cluster.told import (
     Prepared,
     Ready,
     Stopped,
+    Stopping,
+    Used,
 )
 from gateway.errors import BackendError, LoadFailed
 from gateway.tasks import spawn
@@ -78,6 +80,9 @@ class ClusterRun:
         self.child: RemoteChild | None = None
         #: Called when :attr:`on` has changed, or how far its load is.
         self.changed: Callable[[], None] = lambda: None
+        #: Called when requests of any gateway have come to it, and when another gateway ends it.
+        self.used: Callable[[], None] = lambda: None
+        self.stopping: Callable[[], None] = lambda: None
         self._there = node
         self._log = log
         self._news = asyncio.Event()
@@ -176,9 +181,16 @@ class ClusterRun:
                 self._failed, self._over = event, event.code != GPU_REQUIRED
             case Exited():
                 self._exited, self._over = event, True
+            case Used():
+                self.used()
+                return
+            case Stopping():
+                self.stopping()
+                return
             case Stopped():
                 self._over = True
                 self._lost = self._lost or "it was stopped on its node"
+                self.stopping()
         self._tell()
 
     def _hear_ready(self, ready: Ready) -> None:

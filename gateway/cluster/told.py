@@ -48,6 +48,28 @@ class Order:
 
 
 @dataclass(frozen=True, slots=True)
+class Began:
+    """It was ordered, by a gateway whose others may want to know."""
+
+    server: str
+    order: Order
+
+
+@dataclass(frozen=True, slots=True)
+class Used:
+    """Requests have come to it since that was told last, or it is at work on some."""
+
+    server: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stopping:
+    """It takes no new connections: it ends when what it is at work on is over."""
+
+    server: str
+
+
+@dataclass(frozen=True, slots=True)
 class Logged:
     """Lines that the llama-server has written."""
 
@@ -145,7 +167,21 @@ class Stores:
     files: dict[str, int]
 
 
-Event = Logged | Loading | Prepared | Ready | NotStarted | Exited | Stopped | Holds | Has | Stores
+Event = (
+    Began
+    | Used
+    | Stopping
+    | Logged
+    | Loading
+    | Prepared
+    | Ready
+    | NotStarted
+    | Exited
+    | Stopped
+    | Holds
+    | Has
+    | Stores
+)
 
 
 @dataclass(frozen=True, slots=True)
