@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import Final
 
 from gateway.backends.backend import Backend, Environment, State
+from gateway.backends.nodes import NodeRun
 from gateway.backends.placed import PlacedBackend
 from gateway.backends.placement import Placement
 from gateway.backends.run import End, Run
@@ -32,6 +33,10 @@ _AGAIN: Final = 1.0
 _LONGEST: Final = 120.0
 #: Seconds within which a copy elsewhere must have begun to start for a model that is to move.
 _BEGIN: Final = 5.0
+
+
+#: Seconds within which all nodes should have told what runs on them.
+_FOUND: Final = 5.0
 
 
 class ReplicatedBackend(PlacedBackend):
@@ -104,6 +109,12 @@ class ReplicatedBackend(PlacedBackend):
         member = PlacedBackend(self.spec, self._env, name, self._member_changed)
         self._members.append(member)
         return member
+
+    def adopt(self, run: NodeRun) -> None:
+        """See :meth:`PlacedBackend.adopt`. Further copies may be found, too, before any is made."""
+        self.no_copy_until = time.monotonic() + _FOUND
+        asyncio.get_running_loop().call_later(_FOUND, self._changed, self)
+        super().adopt(run)
 
     def adopt_copy(self) -> PlacedBackend | None:
         """Return a copy for what was found on a node, if there should be one more."""

@@ -50,18 +50,29 @@ class Run(Protocol):
     def child(self) -> RunningChild | None:
         """Its process, once it has been started and until it is cleaned up."""
 
-    #: The connections to it, once it has been started.
-    pool: UpstreamPool | None
-    #: Why it runs on the CPU though it shouldn't.
-    degraded: str | None
-    #: The fingerprint that saved slots must have to fit it; None if slots can't be saved.
-    fingerprint: str | None
-    #: The bytes of the model's file.
-    weights: int
-    #: The loaded share of the model, from 0 to 1, while it starts and if that is known.
-    progress: float | None
-    #: What was chosen for it, with the values that came of that; once it is ready.
-    tuning: Tuning | None
+    @property
+    def pool(self) -> UpstreamPool | None:
+        """The connections to it, once it has been started."""
+
+    @property
+    def degraded(self) -> str | None:
+        """Why it runs on the CPU though it shouldn't."""
+
+    @property
+    def fingerprint(self) -> str | None:
+        """The fingerprint that saved slots must have to fit it; None if slots can't be saved."""
+
+    @property
+    def weights(self) -> int:
+        """The bytes of the model's file."""
+
+    @property
+    def progress(self) -> float | None:
+        """The loaded share of the model, from 0 to 1, while it starts and if that is known."""
+
+    @property
+    def tuning(self) -> Tuning | None:
+        """What was chosen for it, with the values that came of that; once it is ready."""
 
     async def prepare(self, tuning: Tuning | None, devices: tuple[str, ...]) -> None:
         """Do what comes before its process. Nothing of it is left if this fails."""

@@ -7,7 +7,8 @@ import contextlib
 import json
 import logging
 import secrets
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -36,6 +37,9 @@ _log = logging.getLogger(__name__)
 
 #: Seconds until the registry is asked again, when it gave no answer.
 _AGAIN: Final = 1.0
+#: Seconds after the start within which nodes are waited for: what runs there is not to be started
+#: once more.
+_SETTLES: Final = 5.0
 #: Seconds within which what another gateway has loaded must have turned up on its node.
 _TURN_UP: Final = 15.0
 #: Seconds that the requests of other gateways may take to end before a llama-server does.
@@ -76,6 +80,8 @@ class Cluster:
         self._link = join(address, self._link_changed, folder)
         self._nodes: dict[str, KnownNode] = {}
         self._boots: dict[str, str] = {}
+        self._opened = 0.0
+        self._may_settle = False
         self._demands: dict[str, tuple[tuple[object, ...], dict[str, Demand], bool]] = {}
         self._drained: set[str] = set()
         self._watching: asyncio.Task[None] | None = None
@@ -94,6 +100,7 @@ class Cluster:
     async def open(self) -> None:
         """Begin to join the cluster. Raises ``OSError`` where ``folder`` can't be used."""
         await asyncio.to_thread(self._load)
+        self._opened = time.monotonic()
         self._link.open()
         self._watching = spawn_lasting(self._watch, name="watch the registry of nodes")
         if self.shared:
@@ -265,7 +272,16 @@ class Cluster:
     def knows(self, spec: LocalModel) -> bool:
         """Return whether the nodes have said what ``spec`` needs there."""
         known = self._demands.get(spec.name)
-        return known is not None and known[0] == _identity(spec)
+        return self._settled and known is not None and known[0] == _identity(spec)
+
+    @property
+    def _settled(self) -> bool:
+        """Whether all nodes have told what runs on them already, or have had the time to."""
+        if not self._may_settle and time.monotonic() < self._opened + _SETTLES:
+            heard = self._away is None and all(node.up for node in self._nodes.values())
+            self._may_settle = heard and bool(self._boots)
+            return self._may_settle
+        return True
 
     def problem(self, spec: LocalModel) -> str | None:
         """Return why no node takes ``spec``, if none does; None: some node does."""

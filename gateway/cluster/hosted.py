@@ -87,6 +87,11 @@ class Hosted:
             self._journal.add(Used(self.order.server))
 
     @property
+    def connections(self) -> int:
+        """The number of connections that gateways have to it."""
+        return self._door.connections
+
+    @property
     def resident(self) -> Resident | None:
         """Its process and its place, as a look at the memory wants them."""
         child = self._run.child

@@ -60,6 +60,7 @@ class Node:
         self._servers: dict[str, Hosted] = {}
         self._heard: dict[str, float] = {}
         self._tasks: list[asyncio.Task[None]] = []
+        self._certifying = asyncio.Lock()
         self._changed = asyncio.Event()  # what the memory depends on has changed
         self._sockets = 0
         self._has = Has(Memory(), False, {})
@@ -74,6 +75,11 @@ class Node:
     def boot(self) -> str:
         """What tells this life of the node from others."""
         return self._journal.boot
+
+    @property
+    def connections(self) -> int:
+        """The number of connections that gateways have to its llama-servers."""
+        return sum(server.connections for server in self._servers.values())
 
     # --- its life ------------------------------------------------------------------------------
 
@@ -166,14 +172,15 @@ class Node:
         """
         self._hear(gateway)
         credentials = self._request.granted(certificate, authorities)
-        if (known := self._fronts.get(gateway)) is not None:
-            await asyncio.to_thread(renew, known[1], credentials)
-            return known[2]
-        context = await asyncio.to_thread(server_context, credentials)
-        front = Front(context)
-        port = await front.listen(self._settings.host)
-        self._fronts[gateway] = front, context, port
-        return port
+        async with self._certifying:  # two gateways of a group may come at once
+            if (known := self._fronts.get(gateway)) is not None:
+                await asyncio.to_thread(renew, known[1], credentials)
+                return known[2]
+            context = await asyncio.to_thread(server_context, credentials)
+            front = Front(context)
+            port = await front.listen(self._settings.host)
+            self._fronts[gateway] = front, context, port
+            return port
 
     async def demand(self, spec: LocalModel) -> Demand | None:
         """Return what ``spec`` needs here, ``None`` where one of its files is missing."""

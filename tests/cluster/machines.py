@@ -124,7 +124,7 @@ def joins(machines: Machines) -> Callable[[str, Callable[[], None], Path], Link]
 
 @contextlib.asynccontextmanager
 async def gateway_of(
-    machines: Machines, *specs: Model, folder: Path, **limits: Any
+    machines: Machines, *specs: Model, folder: Path, shared: bool = False, **limits: Any
 ) -> AsyncIterator[tuple[Scheduler, Cluster]]:
     """A scheduler and its cluster, as a gateway puts them together."""
     box = machines.box
@@ -134,6 +134,7 @@ async def gateway_of(
         box.folder,
         load_timeout=20.0,
         metrics=False,
+        shared=shared,
         join=joins(machines),
     )
     scheduler = Scheduler(
@@ -145,7 +146,7 @@ async def gateway_of(
         memory_known=False,
     )
     cluster.changed, cluster.found = scheduler.nodes.changed, scheduler.nodes.adopt
-    cluster.drained_node = scheduler.nodes.move_off
+    cluster.drained_node, cluster.load = scheduler.nodes.move_off, scheduler.nodes.load_wanted
 
     async def remember(key: str, size: int) -> None:
         pass

@@ -1,0 +1,133 @@
+"""Several gateways that share what runs on nodes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from gateway.backends.backend import State
+from gateway.backends.scheduler import Scheduler
+from gateway.errors import GatewayError
+from gateway.tasks import spawn
+from gateway.upstream import UpstreamRequest
+from tests.cluster.machines import Machines, gateway_of, up
+from tests.cluster.test_placing import JSON, answer, machines, pids
+from tests.schedulers import fails, in_state
+from tests.scripted import until
+
+__all__ = ["machines"]
+
+
+@pytest.fixture
+async def folders(tmp_path: Path, machines: Machines) -> tuple[Path, Path]:
+    """The folders of two gateways with one identity: as docs say, copied from the first."""
+    async with gateway_of(machines, folder=tmp_path / "one"):
+        pass
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    return tmp_path / "one", tmp_path / "two"
+
+
+def node_of(scheduler: Scheduler) -> str | None:
+    backend = scheduler.backend("a")
+    assert backend is not None
+    return backend.node
+
+
+async def test_both_use_one_llama_server(machines: Machines, folders: tuple[Path, Path]) -> None:
+    await machines.start("attic")
+    spec = machines.box.spec("a", nodes=("attic",))
+    one, two = folders
+    async with gateway_of(machines, spec, folder=one, shared=True) as (first, cluster):
+        await up(cluster, "attic")
+        assert await answer(first) == 200
+        assert cluster.places
+        async with gateway_of(machines, spec, folder=two, shared=True) as (second, other):
+            await in_state(second, "a", State.READY)
+            assert not other.places
+            assert await answer(second) == 200
+            assert (len(pids(machines)), node_of(second)) == (1, "attic")
+        assert await answer(first) == 200  # the other one has not ended it
+        assert len(pids(machines)) == 1
+
+
+async def test_the_gateway_that_places_loads_what_the_other_wants(
+    machines: Machines, folders: tuple[Path, Path]
+) -> None:
+    await machines.start("attic")
+    specs = machines.box.spec("a", nodes=("attic",)), machines.box.spec("bad", exit=3)
+    one, two = folders
+    async with (
+        gateway_of(machines, *specs, folder=one, shared=True) as (first, cluster),
+        gateway_of(machines, *specs, folder=two, shared=True) as (second, other),
+    ):
+        await up(cluster, "attic")
+        await up(other, "attic")
+        async with asyncio.timeout(10):
+            while cluster.places is other.places:
+                await asyncio.sleep(0.02)
+        wanting, placing = (second, first) if cluster.places else (first, second)
+        assert await answer(wanting) == 200
+        await in_state(placing, "a", State.READY)
+        assert (len(pids(machines)), len(machines.reserved)) == (1, 1)
+        assert "status 3" in (await fails(wanting.load("bad"), GatewayError)).message
+        # Either may unload it: then it is gone for both.
+        await wanting.unload("a")
+        await in_state(placing, "a", State.STOPPED)
+        assert (pids(machines), machines.reserved) == ([], {})
+        assert await answer(wanting) == 200
+
+
+async def test_it_ends_when_the_requests_of_both_are_over(
+    machines: Machines, folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    await machines.start("attic")
+    spec = machines.box.spec("a", nodes=("attic",), chunks=3, gate=gate)
+    one, two = folders
+    async with (
+        gateway_of(machines, spec, folder=one, shared=True) as (first, cluster),
+        gateway_of(machines, spec, folder=two, shared=True) as (second, other),
+    ):
+        await up(cluster, "attic")
+        await up(other, "attic")
+        await first.load("a")
+        await in_state(second, "a", State.READY)
+        request = UpstreamRequest("POST", "/v1/chat/completions", JSON, b'{"stream": true}')
+        with await second.lease("a") as lease:
+            asked = spawn(lease.backend.pool.fetch(request, timeout=30), name="ask")
+            while not machines.nodes["attic"].connections:
+                await asyncio.sleep(0.01)
+            unloading = spawn(first.unload("a"), name="unload")
+            await in_state(second, "a", State.DRAINING)
+            await asyncio.to_thread(gate.write_text, "")
+            assert (await asked).status == 200
+        await unloading
+        await in_state(second, "a", State.STOPPED)
+        assert pids(machines) == []
+
+
+async def test_where_one_ends_the_other_places(
+    machines: Machines, folders: tuple[Path, Path]
+) -> None:
+    await machines.start("attic")
+    await machines.start("cellar")
+    spec = machines.box.spec("a", nodes=("attic", "cellar"))
+    one, two = folders
+    async with gateway_of(machines, spec, folder=two, shared=True) as (second, other):
+        async with gateway_of(machines, spec, folder=one, shared=True) as (first, _):
+            await up(other, "attic", "cellar")
+            await first.load("a")
+            await in_state(second, "a", State.READY)
+        async with asyncio.timeout(10):
+            while not other.places:
+                await asyncio.sleep(0.02)
+        lost = node_of(second)
+        assert lost is not None
+        await machines.lose(lost)
+        await until(second, lambda: node_of(second) not in (lost, None))
+        assert await answer(second) == 200
