@@ -161,6 +161,7 @@ def compose(
         patience=patience,
         slot_saves=conversations,
         nodes=cluster,
+        several_gateways=settings.store.url is not None,
         metrics=settings.metrics.backends,
         tasks=tasks,
     )

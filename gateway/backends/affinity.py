@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from hashlib import blake2b
 from typing import Final, Generic, Protocol, TypeVar
 
 from gateway.bounded_cache import BoundedCache
@@ -34,8 +35,16 @@ class Affinity(Generic[ServerT]):
     conversations have in common (a system prompt, tools) was no whole turn, and draws nobody.
     """
 
-    def __init__(self, most: int = _KEPT) -> None:
+    def __init__(
+        self, most: int = _KEPT, *, agreed: Callable[[ServerT], bytes] | None = None
+    ) -> None:
+        """``agreed``: the name that other gateways know a server by, where they use the same ones.
+
+        Then a conversation that isn't known here goes where each of them sends it: to the first in
+        an order that comes of its beginning and of that name (rendezvous hashing).
+        """
         self._last: BoundedCache[bytes, ServerT] = BoundedCache(most)
+        self._agreed = agreed
 
     def note(self, prefix: Sequence[bytes], server: ServerT) -> None:
         """Note that the turn with the chain ``prefix`` went to ``server``."""
@@ -53,7 +62,12 @@ class Affinity(Generic[ServerT]):
         for link in reversed(prefix[-_LOOKED_AT:]):
             if (server := last(link)) is not None and server in servers:
                 return server if _has_room(server, servers, parallel) else None
-        return None
+        if (agreed := self._agreed) is None or not prefix or not servers:
+            return None
+        # The first message after what many conversations begin with: it stays, turn by turn.
+        beginning = prefix[:2][-1]
+        chosen = max(servers, key=lambda one: blake2b(beginning + agreed(one)).digest())
+        return chosen if _has_room(chosen, servers, parallel) else None
 
 
 def _has_room(server: BusyServer, servers: Sequence[BusyServer], parallel: int) -> bool:

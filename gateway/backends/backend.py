@@ -14,7 +14,7 @@ import logging
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
@@ -24,6 +24,7 @@ from gateway.backends.counts import ModelCounts
 from gateway.backends.flights import Flights
 from gateway.backends.log_requests import Tasks, no_tasks
 from gateway.backends.logring import LogRing
+from gateway.backends.placement import Placement
 from gateway.backends.slot_looks import SlotLooks
 from gateway.backends.watchdog import PATIENCE, Patience
 from gateway.errors import GatewayError
@@ -101,6 +102,8 @@ class Environment:
     slot_saves: SlotSaves | None = None
     #: Other machines that models can be placed on; None: there is no cluster.
     nodes: Nodes | None = None
+    #: Whether other gateways share what this one uses.
+    several_gateways: bool = False
     #: Whether llama-servers of our own keep metrics.
     metrics: bool = False
     #: Which task at its llama-server each of the last requests was.
@@ -214,6 +217,11 @@ class Backend(ABC):
     def node(self) -> str | None:
         """The node that it runs on, while it runs on one; None: this machine."""
         return None
+
+    def processes(self, on: Placement) -> Iterator[tuple[int, Placement]]:
+        """Yield the ids of its processes on this machine, and where each is; ``on``: all of it."""
+        if (pid := self.pid) is not None:
+            yield pid, on
 
     @property
     def copies(self) -> int:

@@ -14,6 +14,7 @@ from gateway.backends.counts import ModelCounts
 from gateway.backends.decision import Act, Action
 from gateway.backends.lease import Leases
 from gateway.backends.model_memory import ModelMemory
+from gateway.backends.placement import by_machine
 from gateway.backends.roster import Roster
 from gateway.backends.run import NODE_LOST
 from gateway.backends.scheduled_model import ScheduledModel
@@ -135,8 +136,13 @@ class Executor:
         self._queue.refuse(model, failure)
 
     def _others_loaded(self, model: ScheduledModel) -> bool:
-        here = (m for m in self._roster.all() if m is not model and m.backend.spec.takes_memory)
-        return any(other.resident and not other.spec.pinned for other in here)
+        """Return whether others share a machine with ``model`` that could go."""
+        there = by_machine(model.on).keys()
+        others = (m for m in self._roster.all() if m is not model and m.backend.spec.takes_memory)
+        return any(
+            other.resident and not other.spec.pinned and not there.isdisjoint(by_machine(other.on))
+            for other in others
+        )
 
 
 def _no_room(model: ScheduledModel) -> Unavailable:

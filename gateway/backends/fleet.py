@@ -50,10 +50,15 @@ class UnreachableInTime(ConnectTimeout):
     exhausted = True
 
 
+def _url(server: Server) -> bytes:
+    return server.endpoint.url.encode()
+
+
 class Fleet:
     """All servers of one model, as one upstream. ``changed`` is called when one's state changes.
 
-    ``timeout``: seconds that a server may take until its answer begins.
+    ``timeout``: seconds that a server may take until its answer begins. ``several_gateways``:
+    others send to the same servers.
     """
 
     def __init__(
@@ -68,6 +73,7 @@ class Fleet:
         tempo: Tempo,
         log: LogRing,
         changed: Callable[[], None],
+        several_gateways: bool = False,
     ) -> None:
         every = list(endpoints)
         self._model = model
@@ -89,7 +95,9 @@ class Fleet:
         ]
         self._rota = list(self.servers)
         self._parallel = parallel
-        self._affinity: Affinity[Server] | None = Affinity() if len(every) > 1 else None
+        self._affinity: Affinity[Server] | None = None
+        if len(every) > 1:
+            self._affinity = Affinity(agreed=_url if several_gateways else None)
 
     @property
     def any_up(self) -> bool:

@@ -19,7 +19,16 @@ from gateway.backends.decision import NOTHING
 from gateway.backends.growth import Growth
 from gateway.backends.nodes import Nodes, Terms, node_of, of_node
 from gateway.backends.placed import PlacedBackend
-from gateway.backends.placement import Demand, Look, Memory, Placement, Resident, taken_by
+from gateway.backends.placement import (
+    HERE,
+    Demand,
+    Look,
+    Memory,
+    Placement,
+    Resident,
+    by_machine,
+    taken_by,
+)
 from gateway.backends.replicated import ReplicatedBackend
 from gateway.backends.roster import Roster
 from gateway.backends.scheduled_model import ScheduledModel, memory_of
@@ -213,9 +222,9 @@ class ModelMemory:
 
     def _residents(self) -> list[Resident]:
         return [
-            Resident(pid, model.on, settled=not model.loading)
+            Resident(pid, by_machine(on).get(HERE, ()), settled=not model.loading)
             for model in self._roster.all()
-            if (pid := model.backend.pid) is not None
+            for pid, on in model.backend.processes(model.on)
         ]
 
     # --- what a start is given -----------------------------------------------------------------

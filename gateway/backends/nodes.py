@@ -55,6 +55,10 @@ class NodeRun(Run, Protocol):
     def node(self) -> str:
         """Its node."""
 
+    @property
+    def name(self) -> str:
+        """What all gateways call it."""
+
     #: Called when more of it has turned out: what it holds, how far its load is.
     changed: Callable[[], None]
     #: Called when requests of any gateway have come to it, and when another gateway ends it.

@@ -37,6 +37,11 @@ class PlacedBackend(LocalBackend):
         return self._away.node if self._away is not None else None
 
     @property
+    def process_name(self) -> str:
+        """A name of its process that other gateways know it by, too, if it is on a node."""
+        return self._away.name if self._away is not None else ""
+
+    @property
     def held(self) -> Placement | None:
         """What its run has of its node's devices, as the scheduler calls them."""
         return on_node(self._away.node, self._away.on) if self._away is not None else None

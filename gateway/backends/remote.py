@@ -171,6 +171,7 @@ class RemoteBackend(Backend):
             tempo=Tempo(self._env.health_interval, self._env.backoff_first, self._env.backoff_cap),
             log=self.log,
             changed=self._judge,
+            several_gateways=self._env.several_gateways,
         )
         while not fleet.any_up:
             if fleet.all_down:

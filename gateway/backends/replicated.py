@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from gateway.backends.backend import Backend, Environment, State
@@ -51,7 +51,7 @@ class ReplicatedBackend(PlacedBackend):
     ) -> None:
         super().__init__(spec, environment, socket_name, changed)
         self._members: list[PlacedBackend] = []
-        self._several = Several(spec.parallel)
+        self._several = Several(spec.parallel, several_gateways=environment.several_gateways)
         self._made = 0
         self._pause = _AGAIN
         self._ending: set[asyncio.Future[None]] = set()  # stops of copies
@@ -98,6 +98,15 @@ class ReplicatedBackend(PlacedBackend):
             return None
         first = own if own is not None else self.granted
         return sum((one.held or one.granted for one in self._members), first)
+
+    def processes(self, on: Placement) -> Iterator[tuple[int, Placement]]:
+        """Yield the ids of all copies' processes on this machine, and where each is."""
+        if not self._members:
+            yield from super().processes(on)
+            return
+        for one in (self, *self._members):
+            if (pid := one.pid) is not None:
+                yield pid, one.granted
 
     # --- further copies ------------------------------------------------------------------------
 
@@ -151,15 +160,16 @@ class ReplicatedBackend(PlacedBackend):
 
     def _count(self) -> None:
         """Let requests go to those that are ready now."""
-        pools: list[Upstream] = []
+        pools: dict[Upstream, str] = {}
         if self.state is State.READY and self._run is not None and self._run.pool is not None:
-            pools.append(self._run.pool)
-            pools += [one.pool for one in self._members if one.state is State.READY]
+            pools[self._run.pool] = self.process_name
+            ready = (one for one in self._members if one.state is State.READY)
+            pools |= {one.pool: one.process_name for one in ready}
         self._several.take(pools)
 
     def _enter(self, state: State) -> None:
         if state is not State.READY:
-            self._several.take(())
+            self._several.take({})
         super()._enter(state)
         if state is State.READY and self.state is state:
             self._count()

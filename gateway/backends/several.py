@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TypeVar
 
 from gateway.backends.affinity import Affinity
@@ -29,18 +29,19 @@ class Several:
     one gets it.
     """
 
-    def __init__(self, parallel: int) -> None:
+    def __init__(self, parallel: int, *, several_gateways: bool = False) -> None:
+        """``several_gateways``: others send to the same copies."""
         self._parallel = parallel
-        self._affinity: Affinity[_Copy] = Affinity()
+        self._affinity: Affinity[_Copy] = Affinity(agreed=_name if several_gateways else None)
         self._copies: list[_Copy] = []
 
     def __len__(self) -> int:
         return len(self._copies)
 
-    def take(self, pools: Sequence[Upstream]) -> None:
-        """Send to these from now on, and to no other."""
+    def take(self, pools: Mapping[Upstream, str]) -> None:
+        """Send to these from now on, and to no other; each with a name that all gateways know."""
         known = {copy.pool: copy for copy in self._copies}
-        self._copies = [known.get(pool) or _Copy(pool) for pool in pools]
+        self._copies = [known.get(pool) or _Copy(pool, name) for pool, name in pools.items()]
 
     @property
     def exchanges(self) -> int:
@@ -92,13 +93,18 @@ class Several:
         return order
 
 
+def _name(copy: _Copy) -> bytes:
+    return copy.name.encode()
+
+
 class _Copy:
     """The connections to one copy."""
 
-    __slots__ = ("pool",)
+    __slots__ = ("name", "pool")
 
-    def __init__(self, pool: Upstream) -> None:
+    def __init__(self, pool: Upstream, name: str) -> None:
         self.pool = pool
+        self.name = name
 
     @property
     def in_flight(self) -> int:

@@ -97,6 +97,11 @@ class ClusterRun:
         if ready is not None:
             self._hear_ready(ready)
 
+    @property
+    def name(self) -> str:
+        """What all gateways call it."""
+        return self.order.server
+
     # --- the start -----------------------------------------------------------------------------
 
     async def prepare(self, tuning: Tuning | None, devices: tuple[str, ...]) -> None:

@@ -41,6 +41,11 @@ class SoughtRun:
         return self._found.node if self._found is not None else ""
 
     @property
+    def name(self) -> str:
+        """What all gateways call it."""
+        return self._found.name if self._found is not None else ""
+
+    @property
     def on(self) -> Placement:
         """What it has of that node's devices."""
         return self._found.on if self._found is not None else ()
