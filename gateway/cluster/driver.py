@@ -74,8 +74,11 @@ class Driver:
         try:
             return await handle.ask.remote(method, *arguments)
         except Exception as error:
-            if isinstance(error, self._ray.exceptions.RayActorError):
-                self._actors.pop(actor, None)  # another one may have its name by now
+            errors = self._ray.exceptions
+            # Another one may have its name by now. (A node that is gone makes its actor
+            # unschedulable, which to Ray is no error of an actor.)
+            if isinstance(error, errors.RayError) and not isinstance(error, errors.RayTaskError):
+                self._actors.pop(actor, None)
             raise
 
     def _find(self, actor: str) -> Any:
