@@ -32,7 +32,7 @@ from gateway.cluster.told import (
     resource,
 )
 from gateway.errors import GatewayError
-from gateway.tasks import cancel_and_wait, spawn_lasting
+from gateway.tasks import cancel_and_wait, spawn, spawn_lasting
 
 _log = logging.getLogger(__name__)
 
@@ -43,6 +43,8 @@ _AGAIN: Final = 1.0
 _LOST_AFTER: Final = 5.0
 _SELDOM_AFTER: Final = 60.0
 _SELDOM: Final = 5.0
+#: Seconds to wait until Ray has taken back what was reserved.
+_RELEASE: Final = 2.0
 #: Seconds to wait for a node that is to end something.
 _END: Final = 30.0
 
@@ -89,6 +91,7 @@ class KnownNode:
         #: Seconds that requests of other gateways may take to end before a llama-server does.
         self.patience = 0.0
         self._boot = ""
+        self._releasing: set[asyncio.Task[None]] = set()
         self._silent_since: float | None = None
         self._wake = asyncio.Event()
         self._following = spawn_lasting(self._follow, name=f"follow the node {name}")
@@ -123,7 +126,7 @@ class KnownNode:
 
     async def close(self) -> None:
         """Hear of it no more. What runs there goes on."""
-        await cancel_and_wait(self._following)
+        await cancel_and_wait(self._following, *self._releasing)
 
     async def ask(self, what: str, *arguments: Any) -> Any:
         """Return what the node's method ``what`` returns. See :meth:`Link.call`."""
@@ -193,8 +196,21 @@ class KnownNode:
     async def forget(self, run: ClusterRun) -> None:
         """Know it no more, and give back what was reserved for it."""
         self._runs.pop(run.order.server, None)
-        with contextlib.suppress(GatewayError):
-            await self._link.release(run.order.server)
+        await self._give_back(run.order.server)
+
+    async def _give_back(self, server: str) -> None:
+        """Give back what was reserved; while the head is away that goes on without us."""
+        releasing = spawn(self._release(server), name=f"release {server}")
+        self._releasing.add(releasing)
+        releasing.add_done_callback(self._releasing.discard)
+        await asyncio.wait([releasing], timeout=_RELEASE)
+
+    async def _release(self, server: str) -> None:
+        while True:
+            with contextlib.suppress(GatewayError):
+                await self._link.release(server)
+                return
+            await asyncio.sleep(_AGAIN)
 
     def let_go(self, run: ClusterRun) -> None:
         """Know it no more, but leave it running."""
@@ -242,8 +258,7 @@ class KnownNode:
             if not self._found(self, one):
                 _log.info("ending %s on %s: nobody wants it", one.order.spec.name, self.name)
                 await self.ask("stop", server)
-                with contextlib.suppress(GatewayError):
-                    await self._link.release(server)
+                await self._give_back(server)
         self._changed()
         return state.last
 

@@ -23,6 +23,9 @@ _log = logging.getLogger(__name__)
 
 #: Seconds until a driver that could not join, or has died, is followed by another: first, at most.
 _AGAIN, _LONGEST = 1.0, 30.0
+#: Seconds for an answer. Actors answer within 20, if only that there is no news. Ray hears of a
+#: machine without power from the head, and of the head's from nobody.
+_ANSWER = 30.0
 #: Seconds for a driver to end when the socket is closed.
 _END = 5.0
 
@@ -115,7 +118,12 @@ class Link:
         answer = self._waiting[number] = asyncio.get_running_loop().create_future()
         writer.write(packed((number, operation, *arguments)))
         try:
-            return await answer
+            async with asyncio.timeout(_ANSWER):
+                return await answer
+        except TimeoutError:
+            if not writer.is_closing():
+                writer.write(packed((0, "cancel", number)))
+            raise Unreachable(f"it gives no answer within {_ANSWER:g} s") from None
         except asyncio.CancelledError:
             if not writer.is_closing():
                 writer.write(packed((0, "cancel", number)))
