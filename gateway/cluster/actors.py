@@ -20,6 +20,9 @@ from gateway.cluster.told import NAMESPACE, REGISTRY
 
 _log = logging.getLogger(__name__)
 
+#: The resource that Ray gives the head, and nothing else.
+_ON_THE_HEAD = "node:__internal_head__"
+
 
 class _Loop:
     """An event loop in a thread."""
@@ -93,6 +96,8 @@ def registry_of(ray: Any) -> Any:
             max_restarts=-1,
             num_cpus=0,
             max_concurrency=1000,
+            # On the head, also after a restart: as long as it answers, the head does.
+            resources={_ON_THE_HEAD: 0.001},
         )
         .remote()
     )
