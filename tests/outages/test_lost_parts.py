@@ -1,0 +1,61 @@
+"""One process of a machine dies, and the machine goes on; or the gateway's own die."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from tests.outages.town import Town
+
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(300)]
+
+
+async def test_the_llama_server_dies(town: Town) -> None:
+    box = await town.load("plain")
+    box.kill_process("--alias plain")
+    assert (await town.chat("plain"))[0] == 200
+    await town.settled()
+    await town.unload("plain")
+
+
+async def test_the_actor_of_a_node_dies(town: Town) -> None:
+    box = await town.load("plain")
+    box.kill_process("ray::NodeActor")
+    assert (await town.chat("plain"))[0] == 200
+    await town.up("attic", "cellar")
+    await town.settled()
+    await town.unload("plain")
+
+
+async def test_ray_dies_on_a_node(town: Town) -> None:
+    box = await town.load("plain")
+    box.kill_process("/raylet --")
+    assert (await town.chat("plain"))[0] == 200
+    await town.up("attic", "cellar")
+    await town.settled()
+    await town.unload("plain")
+
+
+async def test_the_driver_of_the_gateway_dies(town: Town) -> None:
+    box = await town.load("plain")
+    async with town.stream("plain"):
+        town.house.kill_process("gateway.cluster.driver")
+        assert (await town.chat("plain"))[0] == 200
+    await town.up("attic", "cellar")
+    assert town.llama_servers() == [("plain", box.name)]
+    await town.settled()
+    await town.unload("plain")
+
+
+async def test_the_gateway_is_killed_and_finds_its_llama_servers_again(town: Town) -> None:
+    box = await town.load("plain")
+    before = box.processes("--alias plain")
+    town.house.kill_process("llm-gateway serve", signal.SIGKILL)
+    await town.start_gateway()
+    await town.up("attic", "cellar")
+    await town.in_state("plain", "ready")
+    assert (await town.chat("plain"))[0] == 200
+    assert box.processes("--alias plain") == before
+    await town.settled()
+    await town.unload("plain")

@@ -1,0 +1,310 @@
+"""A cluster of four machines: the head, the gateway's, and two nodes on which models run."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from gateway.backends.command import find_program
+from tests.harness import project
+from tests.outages.boxes import Box, processes, space_of
+from tests.scripted import DEMO_GGUF, FAKE
+
+_BIN = Path(sys.executable).parent
+#: Seconds for Ray to do something, on a busy machine.
+LONG = 90.0
+NODES = ("attic", "cellar")
+_PORT = 6379
+
+
+def scripted(folder: Path, nodes: tuple[str, ...] = NODES, **switches: Any) -> Any:
+    """A models.json entry of the scripted llama-server; see tests/fake_llama_server.py."""
+    gguf = folder / "LLMs/fake.gguf"
+    gguf.touch()
+    env = {f"FAKE_{key.upper()}": str(value) for key, value in switches.items()}
+    env["SCRIPTED"] = "1"
+    return {"params": {"model": str(gguf)}, "nodes": list(nodes), "env": env, "memory": "64MiB"}
+
+
+def demo() -> dict[str, Any]:
+    """The entry of the demo model, run by the real llama-server."""
+    return {"params": {"model": DEMO_GGUF, "ctx_size": 512}, "nodes": list(NODES)}
+
+
+class Town:
+    """The four machines. ``folder`` is the disk of all of them: it outlives them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.hub = Box("hub", "10.88.0.10")
+        self.house = Box("house", "10.88.0.20")
+        self.nodes = {"attic": Box("attic", "10.88.0.31"), "cellar": Box("cellar", "10.88.0.32")}
+        self.program = folder
+        self._running: list[subprocess.Popen[str]] = []
+        self._session: aiohttp.ClientSession | None = None
+        self._key = ""
+        self.gateway: subprocess.Popen[str] | None = None
+
+    @property
+    def boxes(self) -> tuple[Box, ...]:
+        return (self.hub, self.house, *self.nodes.values())
+
+    # --- how they start ------------------------------------------------------------------------
+
+    async def open(self, models: dict[str, Any]) -> None:
+        self.program = self.folder / "llama-server"
+        real = " ".join(find_program("auto", os.environ))
+        self.program.write_text(
+            f'#!/bin/sh\n[ -n "$SCRIPTED" ] && exec {FAKE} "$@"\nexec {real} "$@"\n'
+        )
+        self.program.chmod(0o755)
+        project(
+            self.folder / "gateway",
+            models,
+            host=self.house.address,
+            port=8080,
+            llama_server=str(self.program),
+            llm_storage=str(self.folder / "LLMs"),
+            cluster={"engine": "ray", "address": f"{self.hub.address}:{_PORT}"},
+        )
+        for box in self.boxes:
+            box.boot()
+        await self.start_head()
+        await asyncio.gather(*(self.join(box) for box in (self.house, *self.nodes.values())))
+        await self.start_gateway()
+        self._key = await self._key_of_first_start()
+        self._session = aiohttp.ClientSession(
+            f"http://{self.house.address}:8080",
+            headers={"Authorization": f"Bearer {self._key}"},
+            timeout=aiohttp.ClientTimeout(total=LONG),
+        )
+        await self.up(*NODES)
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+        for box in self.boxes:
+            box.kill()
+        for process in self._running:
+            process.wait(10)
+
+    @property
+    def address(self) -> str:
+        return f"{self.hub.address}:{_PORT}"
+
+    def with_token(self, *command: str) -> tuple[str, ...]:
+        """A command that may talk to Ray."""
+        token = self.folder / "hub/cluster/token"
+        return ("env", "RAY_AUTH_MODE=token", f"RAY_AUTH_TOKEN_PATH={token}", *command)
+
+    def _log(self, name: str) -> Path:
+        return self.folder / f"{name}.log"
+
+    def _start(self, box: Box, log: str, *command: str) -> subprocess.Popen[str]:
+        clean = {k: v for k, v in os.environ.items() if not k.startswith(("LLM_GATEWAY_", "RAY_"))}
+        environ = {
+            **clean,
+            "LLM_GATEWAY_DATA_DIR": str(self.folder / box.name),
+            "LLM_GATEWAY_LLM_STORAGE": str(self.folder / "LLMs"),
+            "LLM_GATEWAY_LLAMA_SERVER": str(self.program),
+            "XDG_DATA_HOME": str(self.folder / "share"),
+        }
+        if log == "gateway":
+            for name in ("DATA_DIR", "LLM_STORAGE", "LLAMA_SERVER"):
+                del environ[f"LLM_GATEWAY_{name}"]
+        with self._log(log).open("a") as file:
+            process = box.start(*command, log=file, environ=environ)
+        self._running.append(process)
+        return process
+
+    async def _says(self, log: str, words: str, after: int, process: Any) -> str:
+        """The log from byte ``after`` on, as soon as it has ``words``."""
+        async with asyncio.timeout(LONG):
+            while words not in (text := self._log(log).read_text()[after:]):
+                assert process.poll() is None, text
+                await asyncio.sleep(0.05)  # a file tells nobody
+        return text
+
+    def _size(self, log: str) -> int:
+        return len(self._log(log).read_text()) if self._log(log).exists() else 0
+
+    async def start_head(self) -> None:
+        if not self.hub.on:
+            self.hub.boot()
+        after = self._size("hub")
+        address = ("--host", self.hub.address, "--port", str(_PORT))
+        process = self._start(self.hub, "hub", str(_BIN / "llm-gateway"), "node", "head", *address)
+        await self._says("hub", "The head runs.", after, process)
+
+    async def join(self, box: Box) -> None:
+        if not box.on:
+            box.boot()
+        after = self._size(box.name)
+        process = self._start(
+            *(box, box.name, str(_BIN / "llm-gateway")),
+            *("node", "join", f"{self.hub.address}:{_PORT}", "--name", box.name),
+            *("--host", box.address, "--token-file", str(self.folder / "hub/cluster/token")),
+        )
+        await self._says(box.name, f"{box.name} has joined", after, process)
+
+    async def start_gateway(self) -> None:
+        after = self._size("gateway")
+        command = f"cd {self.folder}/gateway && exec {_BIN}/llm-gateway serve"
+        self.gateway = self._start(self.house, "gateway", *self.with_token("sh", "-c", command))
+        await self._says("gateway", "listening on", after, self.gateway)
+
+    async def _key_of_first_start(self) -> str:
+        text = await self._says("gateway", "llmgw_", 0, self.gateway)
+        found = re.search(r"\b(llmgw_\w+)", text)
+        assert found is not None
+        return found[1]
+
+    def gateway_log(self) -> str:
+        return self._log("gateway").read_text()
+
+    # --- what is asked of the gateway ----------------------------------------------------------
+
+    def request(self, method: str, path: str, **options: Any) -> Any:
+        assert self._session is not None
+        return self._session.request(method, path, **options)
+
+    async def json(self, method: str, path: str, **options: Any) -> Any:
+        async with self.request(method, path, **options) as response:
+            return await response.json()
+
+    async def chat(self, model: str, **fields: Any) -> tuple[int, Any]:
+        body = {"model": model, "messages": [{"role": "user", "content": "hi"}], **fields}
+        async with self.request("POST", "/v1/chat/completions", json=body) as response:
+            return response.status, await response.json()
+
+    @contextlib.asynccontextmanager
+    async def stream(self, model: str) -> AsyncIterator[aiohttp.StreamReader]:
+        """The answer to a streamed request, from the first byte on."""
+        body = {"model": model, "messages": [{"role": "user", "content": "hi"}], "stream": True}
+        async with self.request("POST", "/v1/chat/completions", json=body) as response:
+            assert response.status == 200, await response.text()
+            yield response.content
+
+    async def model(self, name: str) -> Any:
+        models = (await self.json("GET", "/admin/models"))["models"]
+        return next(model for model in models if model["name"] == name)
+
+    async def in_state(self, name: str, *states: str) -> Any:
+        async with asyncio.timeout(LONG):
+            while (model := await self.model(name))["state"] not in states:
+                await asyncio.sleep(0.05)  # no route tells of it
+        return model
+
+    async def load(self, name: str) -> Box:
+        """Load a model; return its machine."""
+        status, answer = await self.chat(name)
+        assert status == 200, answer
+        return self.nodes[(await self.model(name))["nodes"][0]]
+
+    async def unload(self, name: str) -> None:
+        async with self.request("POST", "/unloadModel", params={"model": name}) as response:
+            assert response.status == 200, await response.text()
+
+    async def drain(self, node: str) -> None:
+        await self._change(node, "drain")
+
+    async def resume(self, node: str) -> None:
+        await self._change(node, "resume")
+
+    async def _change(self, node: str, what: str) -> None:
+        async with self.request("POST", f"/admin/nodes/{node}/{what}") as response:
+            assert response.status == 200, await response.text()
+
+    async def server(self, model: str) -> None:
+        """Wait until a model's llama-server runs somewhere."""
+        await self.until(lambda: model in [name for name, _ in self.llama_servers()])
+
+    async def busy(self, name: str) -> None:
+        """Wait until a model has a request."""
+        async with asyncio.timeout(LONG):
+            while not (await self.model(name))["in_flight"]:
+                await asyncio.sleep(0.05)  # no route tells of it
+
+    async def head_is_said_to_be(self, *, away: bool) -> None:
+        async with asyncio.timeout(LONG):
+            while True:
+                problem = (await self.json("GET", "/admin/nodes"))["cluster"]["problem"]
+                if (problem is not None) is away:
+                    return
+                await asyncio.sleep(0.05)  # no route tells of it
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(LONG):
+            while not condition():
+                await asyncio.sleep(0.1)  # processes tell nobody
+
+    def other(self, box: Box) -> Box:
+        (other,) = set(self.nodes.values()) - {box}
+        return other
+
+    async def up(self, *names: str) -> float:
+        """Wait until these nodes of two are up, and no other; return how long that took."""
+        begun = time.monotonic()
+        async with asyncio.timeout(LONG):
+            while True:
+                nodes = (await self.json("GET", "/admin/nodes"))["nodes"]
+                if {n["name"] for n in nodes if n["up"] and n["name"] in NODES} == set(names):
+                    return time.monotonic() - begun
+                await asyncio.sleep(0.05)  # no route tells of it
+
+    # --- what must hold after all that happens ---------------------------------------------------
+
+    async def settled(self) -> None:
+        """Wait until every llama-server anywhere is one that the gateway has, and every
+        reservation is for one of them.
+        """
+        wrong: object = None
+        try:
+            async with asyncio.timeout(LONG):
+                while (wrong := await self._wrong()) is not None:
+                    await asyncio.sleep(0.2)  # processes and Ray tell nobody
+        except TimeoutError:
+            raise AssertionError(f"this is left: {wrong}") from None
+
+    async def _wrong(self) -> object:
+        models = (await self.json("GET", "/admin/models"))["models"]
+        if moving := [m["name"] for m in models if m["state"] in ("starting", "stopping")]:
+            return f"on the way: {moving}"
+        loaded = sorted(
+            (m["name"], node) for m in models for node in m["nodes"] if m["state"] == "ready"
+        )
+        there = sorted(self.llama_servers())
+        if there != loaded:
+            return f"llama-servers {there}, and the gateway has {loaded}"
+        reserved = await self.reservations()
+        if len(reserved) != len(loaded):
+            return f"reserved {reserved}, for {loaded}"
+        return None
+
+    def llama_servers(self) -> list[tuple[str, str]]:
+        """Every llama-server of these machines: its model and its machine."""
+        spaces = {box.space: box.name for box in self.boxes if box.on}
+        found = []
+        for pid in processes(" --alias "):
+            if (name := spaces.get(space_of(pid))) is None:
+                continue
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
+            found.append((words[words.index("--alias") + 1], name))
+        return found
+
+    async def reservations(self) -> list[str]:
+        """The names of what is reserved in Ray."""
+        command = (sys.executable, "-m", "tests.outages.reserved", self.address)
+        answer = await asyncio.to_thread(self.hub.run, *self.with_token(*command))
+        return list(json.loads(answer.splitlines()[-1]))
