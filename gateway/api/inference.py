@@ -35,7 +35,6 @@ from gateway.proxy.body import NotJson, serialise, with_responses
 from gateway.proxy.call import Call
 from gateway.proxy.failure import Failure
 from gateway.proxy.numbering import Numbering
-from gateway.proxy.outgoing import EVENTS
 from gateway.proxy.personality import CHAT, COMPLETION, RESPONSES
 from gateway.proxy.prompt_size import split_size
 from gateway.proxy.relay import relay
@@ -282,21 +281,22 @@ async def send(
     request: Request, context: RequestContext, call: Call, outcome: Metered | None = None
 ) -> Answer:
     """Relay ``call``, and note what became of it, in ``outcome`` if there is one already. Streams
-    of events are kept for those who read them again.
+    are kept for those who read them again.
 
     Raises :class:`gateway.errors.BadRequest` for a header ``X-Stream-Resume`` or ``X-Stream-Id``
     that says nothing, and :class:`gateway.errors.Conflict` for the id of another stream.
     """
     kept = context.services.streams
-    if kept is None or call.stream is False or call.dialect.stream != EVENTS:
+    if kept is None or call.stream is False:
         return await relayed(request.start_response, request, context, call, outcome)
     recorded = RecordedStart(
         kept,
         context.principal.key_id,
         request.start_response,
-        call.dialect.last_event,
+        call.dialect.ending,
         id=stream_id(request.headers) if call.stream is True else None,
         lasts=call.stream is True and lasts(request.headers),
+        kind=call.dialect.stream,
     )
     if recorded.lasts:
         work = partial(relayed, recorded, request, call=call, outcome=outcome)

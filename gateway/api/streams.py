@@ -45,7 +45,8 @@ class StreamHandlers:
         """GET /v1/streams/ID: the events of a stream that this key asked for, and those to come.
 
         ID is the ``X-Stream-Id`` of its answer. Events are counted from 1, and have their number as
-        ``id``. With ``Last-Event-ID: N``, or ``?after=N``, those behind the event N.
+        ``id``. With ``Last-Event-ID: N``, or ``?after=N``, those behind the event N. A stream of
+        lines (Ollama's API) comes as lines, of which each counts as an event.
         """
         kept, recording = self._find(request)
         after = _last_seen(request)
@@ -122,7 +123,9 @@ async def _send(
             f"the client cannot have seen event {reader.after}: the stream has {reader.number}",
             param=_LAST_SEEN,
         )
-    headers = CIMultiDict((("Content-Type", EVENTS), *STREAM_HEADERS, (STREAM_ID, recording.id)))
+    headers = CIMultiDict(
+        (("Content-Type", recording.kind), *STREAM_HEADERS, (STREAM_ID, recording.id))
+    )
     started = await request.start_response(200, headers, None)
     while come or not (reader.at_end and (recording.ended or recording.lost)):
         if come:
@@ -135,7 +138,7 @@ async def _send(
     if recording.finished and not recording.lost:
         await started.finish()
     elif recording.broken and not recording.lost:
-        started.break_off(comment(b"broken off"))
+        started.break_off(comment(b"broken off") if recording.kind == EVENTS else b"")
     else:
         started.break_off(recording.last_event(context.tell(_broken(recording))))
     return started
@@ -157,7 +160,7 @@ async def _wait(seconds: float, recording: Recording, started: StartedResponse) 
             await recording.news()
     except TimeoutError:
         if started.takes_more:
-            started.write(comment(b"working"))
+            started.write(comment(b"working") if recording.kind == EVENTS else b"\n")
 
 
 def _broken(recording: Recording) -> GatewayError:

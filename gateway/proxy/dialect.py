@@ -55,6 +55,12 @@ class Dialect:
     #: The media type of a stream.
     stream: str = EVENTS
 
+    def ending(self, error: GatewayError) -> bytes:
+        """Return ``error`` as the end of a stream of its media type."""
+        if self.stream == EVENTS:
+            return self.last_event(error)
+        return orjson.dumps(self.said(error)) + b"\n"
+
     def last_event(self, error: GatewayError, half: bytes | None = b"") -> bytes:
         """Return ``error`` as the end of a stream: see
         :func:`gateway.proxy.last_event.last_event`.

@@ -11,12 +11,12 @@ from gateway.errors import Cancelled, GatewayError
 from gateway.http.flow_control import Flow
 from gateway.http.response import Outlet, StartedResponse, StartResponse
 from gateway.streams.kept import KeptStreams
+from gateway.streams.kinds import EVENTS
 from gateway.streams.nobody import to_nobody
 from gateway.streams.recording import EndWork, LastEvent, Recording
 
 #: The header of an answer that says by which name it can be read again.
 STREAM_ID: Final = istr("X-Stream-Id")
-_EVENTS: Final = "text/event-stream"
 
 
 class _Tee:
@@ -109,7 +109,7 @@ class _LastingFlow:
 
 class RecordedStart:
     """A :data:`gateway.http.response.StartResponse` that records an answer of the key ``key_id``,
-    if that is a stream of events.
+    if that is a stream of the media type ``kind``.
 
     ``lasts``: whether the answer goes on when its client's connection is lost. ``last_event``
     makes the event that ends one which goes on no longer. ``id``: the name that the client has
@@ -119,6 +119,7 @@ class RecordedStart:
     __slots__ = (
         "_kept",
         "_key_id",
+        "_kind",
         "_last_event",
         "_start_response",
         "end_work",
@@ -136,26 +137,30 @@ class RecordedStart:
         *,
         id: str | None = None,
         lasts: bool,
+        kind: str = EVENTS,
     ) -> None:
         self._kept = kept
         self._key_id = key_id
         self._start_response = start_response
         self._last_event = last_event
+        self._kind = kind
         self.lasts = lasts
         #: Ends the work on the answer with an error.
         self.end_work: EndWork | None = None
         self.recording: Recording | None = None
         if id is not None:
             self.recording = kept.begin(key_id, last_event, id)
+            self.recording.kind = kind
         self.started_response: StartedResponse | None = None
 
     async def __call__(
         self, status: int, headers: CIMultiDict[str], length: int | None
     ) -> StartedResponse:
         """Send the head of a streamed answer."""
-        if status != 200 or not headers.get("Content-Type", "").startswith(_EVENTS):
+        if status != 200 or not headers.get("Content-Type", "").startswith(self._kind):
             return await self._begin(status, headers, length)
         recording = self.recording or self._kept.begin(self._key_id, self._last_event)
+        recording.kind = self._kind
         headers[STREAM_ID] = recording.id
         try:
             started = await self._begin(status, headers, length)

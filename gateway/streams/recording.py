@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from gateway.errors import GatewayError
+from gateway.streams.kinds import EVENTS
 
 #: What an entry of a list and the head of a bytes object take, on a machine of 64 bits.
 _PER_PIECE: Final = 48
@@ -40,6 +41,7 @@ class Recording:
         "give_up_work",
         "id",
         "key_id",
+        "kind",
         "last_event",
         "leave_client",
         "lost",
@@ -55,6 +57,8 @@ class Recording:
         self.id = id
         self.key_id = key_id
         self.last_event = last_event
+        #: Its media type: a stream of events, or of lines of JSON.
+        self.kind = EVENTS
         self.more = more
         self.pieces: list[bytes] = []
         #: Whether each piece is a chunk (RFC 9112, 7.1), with its size before it.
@@ -120,7 +124,8 @@ class Recording:
 class Reader:
     """A reader of the events of a recording that are behind the event number ``after``.
 
-    Events are counted from 1; comments, which keep a stream alive, are none.
+    Events are counted from 1; comments, which keep a stream alive, are none. Of a stream of lines
+    (NDJSON) each line is one.
     """
 
     def __init__(self, recording: Recording, after: int) -> None:
@@ -134,7 +139,7 @@ class Reader:
 
     def read(self, most: int) -> bytes:
         """Return what has come in up to ``most`` further pieces: whole events, each with its
-        number as its ``id`` (WHATWG HTML, 9.2.6).
+        number as its ``id`` (WHATWG HTML, 9.2.6), which lines of JSON don't have.
         """
         recording = self._recording
         pieces = recording.pieces[self._next : self._next + most]
@@ -144,6 +149,9 @@ class Reader:
         come = b"".join((self._half, *pieces))
         if b"\r" in come:  # as some servers end lines; half of an end stays for the next time
             come = come.replace(b"\r\n", b"\n")
+        if recording.kind != EVENTS:
+            *whole, self._half = come.split(b"\n")
+            return b"".join(self._lines(whole))
         *whole, self._half = come.split(_BLANK)
         return b"".join(self._numbered(whole))
 
@@ -151,6 +159,12 @@ class Reader:
     def at_end(self) -> bool:
         """Whether everything that has come so far was read."""
         return self._next >= len(self._recording.pieces)
+
+    def _lines(self, lines: list[bytes]) -> Iterator[bytes]:
+        for line in filter(None, lines):
+            self.number += 1
+            if self.number > self.after:
+                yield line + b"\n"
 
     def _numbered(self, events: list[bytes]) -> Iterator[bytes]:
         for event in events:
