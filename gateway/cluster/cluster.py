@@ -184,7 +184,7 @@ class Cluster:
 
     async def _certify(self, node: str, request: bytes) -> tuple[bytes, bytes]:
         signed = await asyncio.to_thread(
-            self._authority.sign, request, server_name(node), server=True, client=False
+            self._authority.sign, request, server_name(node), server=True, client=True
         )
         return signed, self._authority.pem
 

@@ -16,6 +16,7 @@ import shutil
 import ssl
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,11 +30,13 @@ from gateway.backends.machine import Machine, MachineReader
 from gateway.backends.memory import Needs
 from gateway.backends.placement import Card, Demand, Memory
 from gateway.backends.process import Records
-from gateway.cluster.ca import Request, renew, server_context
+from gateway.cluster.ca import Credentials, Request, renew, server_context
 from gateway.cluster.front import Front
 from gateway.cluster.hosted import Hosted
 from gateway.cluster.journal import Journal
+from gateway.cluster.node_files import NodeFiles
 from gateway.cluster.node_settings import NodeSettings
+from gateway.cluster.offer import Offer
 from gateway.cluster.told import Batch, Has, NodeState, Order, Stores
 from gateway.errors import GatewayError, LoadFailed
 from gateway.models.local_model import LocalModel
@@ -70,6 +73,15 @@ class Node:
         self._environment: Environment
         self._request: Request
         self._fronts: dict[str, tuple[Front, ssl.SSLContext, int]] = {}  # by gateway
+        self._credentials: dict[str, Credentials] = {}  # by gateway
+        self._files = NodeFiles(
+            name,
+            settings.host,
+            settings.llm_storage,
+            settings.data_dir,
+            lambda: dict(os.environ),
+            self._tell_files,
+        )
 
     @property
     def boot(self) -> str:
@@ -116,6 +128,7 @@ class Node:
             lambda: flags_known(self._program(), self._environment.for_children),
         )
         self._see()
+        await self._files.open()
         self._tasks = [
             spawn_lasting(self._watch_memory, name="look at the memory"),
             spawn_lasting(self._watch_gateways, name="look for gateways"),
@@ -125,7 +138,9 @@ class Node:
         """End every llama-server."""
         await cancel_and_wait(*self._tasks)
         await asyncio.gather(*(server.stop() for server in self._servers.values()))
-        await asyncio.gather(*(front.close() for front, _, _ in self._fronts.values()))
+        await asyncio.gather(
+            self._files.close(), *(front.close() for front, _, _ in self._fronts.values())
+        )
         await asyncio.to_thread(shutil.rmtree, self._runtime, ignore_errors=True)
 
     def _make_folders(self, records: Records) -> None:
@@ -153,7 +168,7 @@ class Node:
             __version__,
             self._request.text,
             self._has,
-            Stores({}),
+            Stores(dict(self._files.files)),
             tuple(server.state for server in self._servers.values() if not server.over),
         )
 
@@ -172,6 +187,7 @@ class Node:
         """
         self._hear(gateway)
         credentials = self._request.granted(certificate, authorities)
+        self._credentials[gateway] = credentials
         async with self._certifying:  # two gateways of a group may come at once
             if (known := self._fronts.get(gateway)) is not None:
                 await asyncio.to_thread(renew, known[1], credentials)
@@ -188,6 +204,17 @@ class Node:
             return None
         await self._accounts.need_of(spec)
         return self._accounts.demand(spec)
+
+    async def give(self, gateway: str, spec: LocalModel, wanted: Sequence[str]) -> Offer | None:
+        """Give other nodes of ``gateway``'s those of the ``wanted`` files of ``spec`` that are
+        here, if any. Raises :class:`CopyFailed`.
+        """
+        self._hear(gateway)
+        return await self._files.give(spec, wanted, self._credentials[gateway])
+
+    async def take_back(self, offer: str) -> None:
+        """End an offer, by its id."""
+        await self._files.take_back(offer)
 
     async def start(self, order: Order) -> None:
         """Begin to start a llama-server. An order that has been carried out changes nothing."""
@@ -258,6 +285,9 @@ class Node:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_LOOK):
                     await self._changed.wait()
+
+    def _tell_files(self) -> None:
+        self._journal.add(Stores(dict(self._files.files)))
 
     def _see(self) -> None:
         """Tell what there is, if that is worth it."""
