@@ -234,6 +234,11 @@ class Backend(ABC):
         return None
 
     @property
+    def stage(self) -> str | None:
+        """What its start is at, where that is not the load itself: files are copied."""
+        return None
+
+    @property
     def degraded(self) -> str | None:
         """Why it runs on the CPU though it shouldn't."""
         return None

@@ -28,6 +28,7 @@ class ModelStatus:
     name: str
     state: State
     state_seconds: float  # for how long it has been in this state
+    stage: str | None  # what a start is at, where that is not the load itself
     progress: float | None  # how much of it is loaded, from 0 to 1, while it is starting
     in_flight: int
     queued: int
@@ -63,6 +64,7 @@ def status_of(
         name=model.spec.name,
         state=backend.state,
         state_seconds=now - backend.since,
+        stage=backend.stage,
         progress=backend.progress,
         in_flight=model.in_flight - model.lent,
         queued=len(model.queue) + len(model.loaders) + model.lent,

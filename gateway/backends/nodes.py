@@ -66,6 +66,10 @@ class NodeRun(Run, Protocol):
     stopping: Callable[[], None]
 
     @property
+    def stage(self) -> str | None:
+        """What its start is at, where that is not the load itself: files are copied."""
+
+    @property
     def on(self) -> Placement:
         """What it has been given, or has taken, of that node's devices by now."""
 

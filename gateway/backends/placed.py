@@ -42,6 +42,11 @@ class PlacedBackend(LocalBackend):
         return self._away.name if self._away is not None else ""
 
     @property
+    def stage(self) -> str | None:
+        """What its start is at, where that is not the load itself: files are copied."""
+        return self._away.stage if self._away is not None else None
+
+    @property
     def held(self) -> Placement | None:
         """What its run has of its node's devices, as the scheduler calls them."""
         return on_node(self._away.node, self._away.on) if self._away is not None else None

@@ -74,7 +74,7 @@ class Demand:
     ``least``: what it takes for sure; with so much a load is worth a try where no more can be had.
     ``devices``: those that models.json chooses, with ``shares`` in the proportions of
     ``--tensor-split``. ``here``: whether it may run on this machine. ``elsewhere``: what it needs
-    on each node that can take it.
+    on each node that can take it. ``copied``: its files aren't there yet.
     """
 
     size: int = 0
@@ -86,6 +86,7 @@ class Demand:
     shares: tuple[float, ...] = ()
     here: bool = True
     elsewhere: Mapping[str, Demand] = field(default_factory=dict)
+    copied: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -121,7 +121,11 @@ class Room:
             for machine, demand in self._machines_for(model)
             if (spot := self._spot(model, machine, demand, _NONE)) is not None
         ]
-        return self._best([spot for spot in spots if self._may_take(model, spot)])
+        taking = [spot for spot in spots if self._may_take(model, spot)]
+        elsewhere = model.demand.elsewhere
+        # Where its files are comes first.
+        near = [s for s in taking if s.machine == HERE or not elsewhere[s.machine].copied]
+        return self._best(near or taking)
 
     def place_scantily(self, model: ModelView) -> Spot | None:
         """Return where ``model`` could start this moment with no more than it can do with."""

@@ -286,7 +286,8 @@ def _state(model: dict[str, Any]) -> str:
     if model["state"] == "starting":
         percent = model.get("progress")
         how_far = f" {int(100 * percent)}%" if percent is not None else ""
-        return f"loading{how_far} {model['state_seconds']:.0f} s"
+        stage = model.get("stage") or "loading"
+        return f"{stage}{how_far} {model['state_seconds']:.0f} s"
     if (model["retry_in"] or 0) >= 1:
         return f"{model['state']} {model['retry_in']:.0f} s"
     return str(model["state"])

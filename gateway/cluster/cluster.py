@@ -9,14 +9,13 @@ import logging
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from gateway.backends.command import model_files
 from gateway.backends.nodes import NodeStatus, Terms, UnknownNode
 from gateway.backends.placement import Demand, Memory
 from gateway.cluster.ca import Authority, Credentials, client_context, server_name
+from gateway.cluster.demands import Demands
 from gateway.cluster.group import Group
 from gateway.cluster.known_node import KnownNode
 from gateway.cluster.link import Link, Unreachable
@@ -25,8 +24,6 @@ from gateway.cluster.sought import SoughtRun
 from gateway.cluster.told import NODE, REGISTRY, Order, ServerState
 from gateway.errors import GatewayError, LoadFailed
 from gateway.models.local_model import LocalModel
-from gateway.models.paths import split_parts
-from gateway.names import HERE
 from gateway.private_files import make_folder, write_private
 from gateway.tasks import cancel_and_wait, spawn_lasting
 
@@ -74,7 +71,6 @@ class Cluster:
         #: Loads a model that another gateway of the group wants.
         self.load: Callable[[str], Awaitable[None]] = nobody_loads
         self._folder = folder
-        self._llm_storage = llm_storage
         self._load_timeout = load_timeout
         self._metrics = metrics
         self._link = join(address, self._link_changed, folder)
@@ -82,7 +78,7 @@ class Cluster:
         self._boots: dict[str, str] = {}
         self._opened = 0.0
         self._may_settle = False
-        self._demands: dict[str, tuple[tuple[object, ...], dict[str, Demand], bool]] = {}
+        self._demands = Demands(self._nodes, llm_storage, shared=shared)
         self._drained: set[str] = set()
         self._watching: asyncio.Task[None] | None = None
         self._authority: Authority
@@ -162,6 +158,7 @@ class Cluster:
                         self._context,
                         certify=self._certify,
                         found=self._server_found,
+                        sources=self._demands.sources,
                         changed=self._node_changed,
                     )
                     node.drained = name in self._drained
@@ -258,21 +255,27 @@ class Cluster:
 
     def memory(self) -> Mapping[str, Memory]:
         """Return the memory of each node that takes models."""
-        return {
-            node.name: node.memory for node in self._nodes.values() if node.up and not node.drained
-        }
+        return {node.name: node.memory for node in self._nodes.values() if node.takes_models}
 
     def demand(self, spec: LocalModel, demand: Demand) -> Demand:
         """Return ``demand``, of this machine, with what is known of ``spec``'s on each node."""
-        known = self._demands.get(spec.name)
-        if known is None or known[0] != _identity(spec):
-            return demand
-        return replace(demand, elsewhere=known[1], here=known[2])
+        return self._demands.of(spec, demand)
 
     def knows(self, spec: LocalModel) -> bool:
         """Return whether the nodes have said what ``spec`` needs there."""
-        known = self._demands.get(spec.name)
-        return self._settled and known is not None and known[0] == _identity(spec)
+        return self._settled and self._demands.knows(spec)
+
+    def takes(self, spec: LocalModel) -> bool:
+        """Return whether there is a node where ``spec`` may run."""
+        return self._demands.takes(spec)
+
+    async def look_up(self, spec: LocalModel) -> None:
+        """Ask the nodes what ``spec`` needs there."""
+        await self._demands.look_up(spec)
+
+    def problem(self, spec: LocalModel) -> str | None:
+        """Return why no node takes ``spec``, if none does; None: some node does."""
+        return self._demands.problem(spec, self._away)
 
     @property
     def _settled(self) -> bool:
@@ -282,58 +285,6 @@ class Cluster:
             self._may_settle = heard and bool(self._boots)
             return self._may_settle
         return True
-
-    def problem(self, spec: LocalModel) -> str | None:
-        """Return why no node takes ``spec``, if none does; None: some node does."""
-        if self.takes(spec):
-            return None
-        may = [n for n in self.nodes if not spec.nodes or n.name in spec.nodes]
-        unheard = sorted(set(spec.nodes) - {n.name for n in may} - {HERE})
-        reasons = [
-            f"{node.name} is drained"
-            if node.drained
-            else f"{node.name} hasn't its files"
-            if node.up
-            else f"{node.name} is away ({node.problem})"
-            for node in may
-        ]
-        reasons += [f"{name} has never joined" for name in unheard]
-        if self._away is not None:
-            reasons.append(f"the head of the cluster gives no answer ({self._away})")
-        return "; ".join(reasons) or "there is no node"
-
-    def takes(self, spec: LocalModel) -> bool:
-        """Return whether there is a node where ``spec`` may run."""
-        known = self._demands.get(spec.name)
-        return known is not None and not known[1].keys().isdisjoint(self.memory())
-
-    async def look_up(self, spec: LocalModel) -> None:
-        """Ask the nodes what ``spec`` needs there."""
-        names = [n.name for n in self.nodes if n.up and (not spec.nodes or n.name in spec.nodes)]
-        asked = await asyncio.gather(*(self._ask_demand(name, spec) for name in names))
-        found = {name: need for name, need in zip(names, asked, strict=True) if need is not None}
-        # What runs on one of several gateways' own machines the others could not reach.
-        here = spec.may_run_here(cluster=True) and not self.shared
-        if here and found and not spec.nodes:
-            here = await asyncio.to_thread(self._has_files, spec)
-        self._demands[spec.name] = (_identity(spec), found, here)
-
-    async def _ask_demand(self, name: str, spec: LocalModel) -> Demand | None:
-        try:
-            demand: Demand | None = await self._nodes[name].ask("demand", spec)
-        except GatewayError as error:
-            _log.info("what %s needs on %s is not known: %s", spec.name, name, error.message)
-            return None
-        if demand is None:
-            return None
-        return replace(demand, devices=tuple(f"{name}/{device}" for device in demand.devices))
-
-    def _has_files(self, spec: LocalModel) -> bool:
-        try:
-            files = model_files(spec, self._llm_storage)
-        except LoadFailed:
-            return False
-        return all(part.is_file() for file in files.values() for part in split_parts(file))
 
     @property
     def places(self) -> bool:
@@ -391,7 +342,3 @@ class Cluster:
 async def nobody_loads(model: str) -> None:
     """Refuse to load a model for another gateway."""
     raise LoadFailed(f"this gateway is not ready to load {model!r}")
-
-
-def _identity(spec: LocalModel) -> tuple[object, ...]:
-    return (*spec.process_identity(), spec.memory, spec.nodes)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from gateway.backends.accounts import Accounts
@@ -17,6 +18,7 @@ from gateway.backends.placement import Placement, Resident
 from gateway.backends.server_run import ServerRun
 from gateway.backends.speed import Speed
 from gateway.backends.watchdog import DEFAULT_BATCH, Hang, Watchdog
+from gateway.cluster.copying import CopyProgress, Told
 from gateway.cluster.front import Door
 from gateway.cluster.journal import Journal
 from gateway.cluster.told import (
@@ -54,7 +56,9 @@ class Hosted:
         journal: Journal,
         door: Door,
         socket: Path,
+        fetch: Callable[[Told], Awaitable[None]],
     ) -> None:
+        """``fetch`` copies the files that are missing here, and tells how that goes."""
         self.order = order
         self.on: Placement = order.on
         self.ready: Ready | None = None
@@ -64,6 +68,7 @@ class Hosted:
         self._door = door
         self._socket = socket
         self._asked = 0
+        self._copied: tuple[str, int | None] | None = None
         self._hung: Hang | None = None
         journal.add(Began(order.server, order))
         self._log = LogRing()
@@ -71,6 +76,7 @@ class Hosted:
         self._run = ServerRun(
             order.spec, environment, socket, self._log, accounts.without_gpu(order.spec)
         )
+        self._fetch = fetch
         self._stopping: asyncio.Task[None] | None = None
         self._serving = spawn(self._serve(), name=f"serve {order.spec.name}")
 
@@ -184,6 +190,8 @@ class Hosted:
 
     async def _prepare(self) -> None:
         order, accounts = self.order, self._accounts
+        if order.offers:
+            await self._fetch(self._copies)
         spec, tuning = order.spec, None
         grant = accounts.grant(spec, order.on, order.taken, shared=order.shared, share=order.share)
         if grant is not None:
@@ -194,6 +202,15 @@ class Hosted:
         run = self._run
         await run.prepare(tuning, accounts.flags(spec, self.on))
         self._journal.add(Prepared(order.server, self.on, run.weights, run.degraded))
+
+    def _copies(self, progress: CopyProgress) -> None:
+        """Tell how far a copy is: the first of what a load does, with a part of its own."""
+        part = progress.done / progress.total if progress.total else None
+        told = progress.stage, None if part is None else int(part / _STEP)
+        if told != self._copied:
+            self._copied = told
+            stage = f"{progress.stage} {progress.file}" if progress.file else progress.stage
+            self._journal.add(Loading(self.order.server, part, stage))
 
     def _tell_not_started(self, error: Exception, *, ran: bool) -> None:
         server, spec = self.order.server, self.order.spec

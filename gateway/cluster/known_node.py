@@ -8,6 +8,7 @@ import logging
 import ssl
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Final
 
 from gateway.backends.logring import LogRing
@@ -15,6 +16,7 @@ from gateway.backends.nodes import NodeStatus
 from gateway.backends.placement import Card, Memory
 from gateway.cluster.ca import server_name
 from gateway.cluster.link import Link, Refused, Unreachable
+from gateway.cluster.offer import Offer
 from gateway.cluster.run import ClusterRun
 from gateway.cluster.told import (
     NODE,
@@ -32,6 +34,7 @@ from gateway.cluster.told import (
     resource,
 )
 from gateway.errors import GatewayError
+from gateway.models.local_model import LocalModel
 from gateway.tasks import cancel_and_wait, spawn, spawn_lasting
 
 _log = logging.getLogger(__name__)
@@ -66,6 +69,7 @@ class KnownNode:
         *,
         certify: Callable[[str, bytes], Any],
         found: Callable[[KnownNode, ServerState], bool],
+        sources: Callable[[LocalModel], list[KnownNode]],
         changed: Callable[[], None],
     ) -> None:
         self.name = name
@@ -85,6 +89,7 @@ class KnownNode:
         self._link = link
         self._certify = certify
         self._found = found
+        self._sources = sources
         self._changed = changed
         self._runs: dict[str, ClusterRun] = {}
         self._orders: dict[str, Order] = {}  # those of ours that others have given
@@ -95,6 +100,11 @@ class KnownNode:
         self._silent_since: float | None = None
         self._wake = asyncio.Event()
         self._following = spawn_lasting(self._follow, name=f"follow the node {name}")
+
+    @property
+    def takes_models(self) -> bool:
+        """Whether models can be placed on it now."""
+        return self.up and not self.drained
 
     @property
     def memory(self) -> Memory:
@@ -155,9 +165,32 @@ class KnownNode:
             raise Unreachable(self.problem or "it is not up")
         try:
             await self._link.reserve(order.server, self._resources(order))
+            if lacks := await self.ask("lacks", order.spec):
+                run.offers = await self._offers(order.spec, lacks)
+                order = replace(order, offers=tuple(offer for _, offer in run.offers))
             await self.ask("start", order)
         except Refused as error:
             raise Unreachable(str(error)) from error
+
+    async def _offers(self, spec: LocalModel, files: list[str]) -> list[tuple[KnownNode, Offer]]:
+        """Have every node that has ``files`` of ``spec`` offer them to this one."""
+        sources = [node for node in self._sources(spec) if node is not self and node.up]
+        asked = await asyncio.gather(
+            *(node.ask("give", self._gateway, spec, files) for node in sources),
+            return_exceptions=True,
+        )
+        return [
+            (node, offer)
+            for node, offer in zip(sources, asked, strict=True)
+            if isinstance(offer, Offer)
+        ]
+
+    async def take_back(self, run: ClusterRun) -> None:
+        """End the offers of what ``run`` has copied, or not."""
+        offers, run.offers = run.offers, []
+        for node, offer in offers:
+            with contextlib.suppress(GatewayError):  # it ends by itself
+                await node.ask("take_back", offer.id)
 
     def _resources(self, order: Order) -> dict[str, float]:
         cards: tuple[Card, ...] = self.has.memory.cards

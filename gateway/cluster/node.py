@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from gateway import __version__
@@ -31,11 +32,13 @@ from gateway.backends.memory import Needs
 from gateway.backends.placement import Card, Demand, Memory
 from gateway.backends.process import Records
 from gateway.cluster.ca import Credentials, Request, renew, server_context
+from gateway.cluster.files import Missing
 from gateway.cluster.front import Front
 from gateway.cluster.hosted import Hosted
 from gateway.cluster.journal import Journal
 from gateway.cluster.node_files import NodeFiles
 from gateway.cluster.node_settings import NodeSettings
+from gateway.cluster.node_source import CopyFailed
 from gateway.cluster.offer import Offer
 from gateway.cluster.told import Batch, Has, NodeState, Order, Stores
 from gateway.errors import GatewayError, LoadFailed
@@ -198,10 +201,24 @@ class Node:
             self._fronts[gateway] = front, context, port
             return port
 
-    async def demand(self, spec: LocalModel) -> Demand | None:
-        """Return what ``spec`` needs here, ``None`` where one of its files is missing."""
+    async def lacks(self, spec: LocalModel) -> list[str]:
+        """Return which files of ``spec`` are missing, by their paths in another's storage.
+
+        Raises :class:`CopyFailed` for one that can't be copied.
+        """
+        return [path for one in await self._files.missing(spec) if (path := copied_as(one))]
+
+    async def demand(self, spec: LocalModel, gpu: bool | None = None) -> Demand | None:
+        """Return what ``spec`` needs here, ``None`` where one of its files is missing.
+
+        ``gpu``: on a machine with or without one, in place of this.
+        """
         if not await asyncio.to_thread(self._has_files, spec):
             return None
+        if gpu is not None:
+            needs = Needs(self._settings.llm_storage, {}, self._remember, gpu=gpu)
+            need = await needs.need_of(spec)
+            return Demand(need.size, need.least, need.ram, need.least_ram, scant=need.scant)
         await self._accounts.need_of(spec)
         return self._accounts.demand(spec)
 
@@ -228,7 +245,13 @@ class Node:
             self._environment, load_timeout=order.load_timeout, metrics=order.metrics
         )
         server = self._servers[order.server] = Hosted(
-            order, environment, self._accounts, self._journal, front.add(socket), socket
+            order,
+            environment,
+            self._accounts,
+            self._journal,
+            front.add(socket),
+            socket,
+            partial(self._files.fetch, order.spec, order.offers, self._credentials[order.gateway]),
         )
         spawn(self._follow(order.server, server), name=f"follow {order.spec.name}")
 
@@ -322,6 +345,13 @@ class Node:
             write_private(self._memory_file, json.dumps(self._measured() | {key: size}))
         except OSError as error:
             raise GatewayError(f"cannot write {self._memory_file}: {error.strerror}") from error
+
+
+def copied_as(missing: Missing) -> str:
+    """Return the path by which another may have what is missing. Raises :class:`CopyFailed`."""
+    if missing.copied_as is None:
+        raise CopyFailed(missing.why or "a file is missing", code="not_copied")
+    return missing.copied_as
 
 
 def _alike(one: Memory, other: Memory) -> bool:

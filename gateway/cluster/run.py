@@ -6,7 +6,7 @@ import asyncio
 import logging
 import ssl
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from gateway.backends.counts import Ended
 from gateway.backends.fallback import GPU_REQUIRED, gpu_required
@@ -56,6 +56,7 @@ class There(Protocol):
     async def kill(self, run: ClusterRun, /) -> None: ...
     async def end(self, run: ClusterRun, /, *, over: bool) -> None: ...
     async def forget(self, run: ClusterRun, /) -> None: ...
+    async def take_back(self, run: ClusterRun, /) -> None: ...
     def let_go(self, run: ClusterRun, /) -> None: ...
 
 
@@ -75,6 +76,8 @@ class ClusterRun:
         self.weights = 0
         self.progress: float | None = None
         self.stage: str | None = None
+        #: Offers of files that its node lacks, and the nodes that make them.
+        self.offers: list[Any] = []
         self.tuning: Tuning | None = None
         self.on: Placement = order.on
         self.child: RemoteChild | None = None
@@ -115,7 +118,12 @@ class ClusterRun:
             self._over = True  # if it is there after all, it is ended when the node is heard again
             await self._there.forget(self)
             raise self._away(error) from error
-        await self._until(lambda: self._prepared or self._ready is not None)
+        try:
+            await self._until(lambda: self._prepared or self._ready is not None)
+        finally:
+            self.stage = self.progress = None
+            if self.offers:
+                spawn(self._there.take_back(self), name=f"take back {self.order.spec.name}")
 
     async def until_ready(self) -> RemoteChild:
         """Return when it answers."""

@@ -76,6 +76,11 @@ class SoughtRun:
         return None
 
     @property
+    def stage(self) -> str | None:
+        """What its load is at, the other gateway knows."""
+        return None
+
+    @property
     def tuning(self) -> Tuning | None:
         """What was chosen for it."""
         return self._found.tuning if self._found is not None else None

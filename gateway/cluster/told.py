@@ -8,6 +8,7 @@ from typing import Any
 from gateway.backends.counts import Ended
 from gateway.backends.placement import Memory, Placement
 from gateway.backends.tuning import Tuning
+from gateway.cluster.offer import Offer
 from gateway.models.local_model import LocalModel
 from gateway.secret import Secret
 
@@ -31,6 +32,7 @@ class Order:
     ``server``: its unique id; ``gateway``: whose it is. ``on``: the devices of that node where it
     has its place, beside what ``taken`` says of them; ``shared`` and ``share`` as in
     :meth:`Accounts.grant`. ``metrics``: whether it keeps some.
+    ``offers``: where files can be copied from that it lacks.
     """
 
     server: str
@@ -42,6 +44,7 @@ class Order:
     share: float
     load_timeout: float = 300.0
     metrics: bool = False
+    offers: tuple[Offer, ...] = ()
 
 
 # --- events of one llama-server ------------------------------------------------------------------

@@ -98,6 +98,7 @@ function serversOf(model: LiveModel): string {
 /** Memory, requests, speed and the like, as pairs. */
 export function Numbers({ model }: { readonly model: LiveModel }) {
   const pairs: [string, string][] = [];
+  if (model.stage) pairs.push([t.card.stage, model.stage]);
   const bytes = model.memory_held ?? model.memory;
   if (bytes) {
     const about = model.memory_held === null ? `${t.card.estimated} ` : "";

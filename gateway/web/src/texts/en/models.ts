@@ -43,6 +43,7 @@ export const models = {
   card: {
     memory: "Memory",
     estimated: "about",
+    stage: "Now",
     slots: "Requests now",
     ofSlots: (busy: number, slots: number): string => `${count(busy)} of at most ${count(slots)}`,
     queue: "Waiting",

@@ -1,0 +1,149 @@
+"""What models need on each node, as the nodes say, and which of them have their files."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from gateway.backends.command import model_files
+from gateway.backends.placement import Demand
+from gateway.cluster.known_node import KnownNode
+from gateway.errors import GatewayError, LoadFailed
+from gateway.models.local_model import LocalModel
+from gateway.models.paths import split_parts
+from gateway.names import HERE
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What is known of one model: for which entry, what it needs where, who has its files."""
+
+    identity: tuple[object, ...]
+    elsewhere: Mapping[str, Demand]
+    here: bool
+    sources: tuple[str, ...]
+
+
+class Demands:
+    """The demands of models on ``nodes``. ``shared``: none of them may run on this machine, which
+    other gateways could not reach.
+    """
+
+    def __init__(self, nodes: Mapping[str, KnownNode], llm_storage: Path, *, shared: bool) -> None:
+        self._nodes = nodes
+        self._llm_storage = llm_storage
+        self._shared = shared
+        self._known: dict[str, _Known] = {}
+
+    def clear(self) -> None:
+        """Forget everything: nodes have changed."""
+        self._known.clear()
+
+    def of(self, spec: LocalModel, demand: Demand) -> Demand:
+        """Return ``demand``, of this machine, with what is known of ``spec``'s on each node."""
+        if not self.knows(spec):
+            return demand
+        known = self._known[spec.name]
+        return replace(demand, elsewhere=known.elsewhere, here=known.here)
+
+    def knows(self, spec: LocalModel) -> bool:
+        """Return whether the nodes have said what ``spec`` needs there."""
+        known = self._known.get(spec.name)
+        return known is not None and known.identity == _identity(spec)
+
+    def takes(self, spec: LocalModel) -> bool:
+        """Return whether there is a node where ``spec`` may run."""
+        known = self._known.get(spec.name)
+        if known is None:
+            return False
+        return any(
+            self._nodes[name].takes_models for name in known.elsewhere if name in self._nodes
+        )
+
+    def sources(self, spec: LocalModel) -> list[KnownNode]:
+        """Return the nodes that have the files of ``spec``."""
+        known = self._known.get(spec.name)
+        names = () if known is None else known.sources
+        return [self._nodes[name] for name in names if name in self._nodes]
+
+    async def look_up(self, spec: LocalModel) -> None:
+        """Ask the nodes what ``spec`` needs there.
+
+        One without its files can take it where its entry names that node: then they are copied
+        there from another. What it needs, one that has them says.
+        """
+        nodes = [
+            n for n in self._nodes.values() if n.up and (not spec.nodes or n.name in spec.nodes)
+        ]
+        others = [n for n in self._nodes.values() if n.up and n not in nodes]
+        asked = await asyncio.gather(*(self._ask(node, spec) for node in nodes))
+        found = {n.name: need for n, need in zip(nodes, asked, strict=True) if need is not None}
+        sources = list(found)
+        if spec.nodes and len(found) < len(nodes):
+            for node in others:
+                if not sources and await self._ask(node, spec) is not None:
+                    sources.append(node.name)
+            lack = [node for node in nodes if node.name not in found]
+            if sources:
+                first = self._nodes[sources[0]]
+                needs = await asyncio.gather(*(self._ask(first, spec, node) for node in lack))
+                found |= {
+                    node.name: replace(need, devices=(), copied=True)
+                    for node, need in zip(lack, needs, strict=True)
+                    if need is not None
+                }
+        here = spec.may_run_here(cluster=True) and not self._shared
+        if here and found and not spec.nodes:
+            here = await asyncio.to_thread(self._has_files, spec)
+        self._known[spec.name] = _Known(_identity(spec), found, here, tuple(sources))
+
+    async def _ask(
+        self, node: KnownNode, spec: LocalModel, target: KnownNode | None = None
+    ) -> Demand | None:
+        """Return what ``spec`` needs on ``node``, or would need on ``target``."""
+        try:
+            gpu = None if target is None else target.has.gpu
+            demand: Demand | None = await node.ask("demand", spec, gpu)
+        except GatewayError as error:
+            _log.info("what %s needs on %s is not known: %s", spec.name, node.name, error.message)
+            return None
+        if demand is None:
+            return None
+        return replace(demand, devices=tuple(f"{node.name}/{one}" for one in demand.devices))
+
+    def _has_files(self, spec: LocalModel) -> bool:
+        try:
+            files = model_files(spec, self._llm_storage)
+        except LoadFailed:
+            return False
+        return all(part.is_file() for file in files.values() for part in split_parts(file))
+
+    def problem(self, spec: LocalModel, head: str | None) -> str | None:
+        """Return why no node takes ``spec``, if none does; None: some node does.
+
+        ``head``: why the head of the cluster gives no answer, if it doesn't.
+        """
+        if self.takes(spec):
+            return None
+        may = [n for n in self._nodes.values() if not spec.nodes or n.name in spec.nodes]
+        unheard = sorted(set(spec.nodes) - {n.name for n in may} - {HERE})
+        reasons = [_why(node) for node in may]
+        reasons += [f"{name} has never joined" for name in unheard]
+        if head is not None:
+            reasons.append(f"the head of the cluster gives no answer ({head})")
+        return "; ".join(reasons) or "there is no node"
+
+
+def _why(node: KnownNode) -> str:
+    if node.drained:
+        return f"{node.name} is drained"
+    return f"{node.name} hasn't its files" if node.up else f"{node.name} is away ({node.problem})"
+
+
+def _identity(spec: LocalModel) -> tuple[object, ...]:
+    return (*spec.process_identity(), spec.memory, spec.nodes)

@@ -1,0 +1,106 @@
+"""Models on nodes that lack their files: copied from one that has them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gateway.errors import Unavailable
+from tests.cluster.machines import Machines, gateway_of, up
+from tests.cluster.test_placing import answer, machines, own
+from tests.schedulers import fails
+from tests.scripted import until
+
+__all__ = ["machines", "own"]
+
+FILE = "qwen/model-with-a-long-name.gguf"
+
+
+def stored(folder: Path, content: bytes = b"GGUF" + 1000 * b"model ") -> Path:
+    file = folder / FILE
+    file.parent.mkdir(parents=True)
+    file.write_bytes(content)
+    return file
+
+
+@pytest.fixture
+def storages(tmp_path: Path) -> tuple[Path, Path]:
+    """Those of the attic, which has a model, and of the cellar, which has none."""
+    (tmp_path / "cellar").mkdir()
+    return stored(tmp_path / "attic"), tmp_path / "cellar"
+
+
+async def both(machines: Machines, storages: tuple[Path, Path]) -> None:
+    there, other = storages
+    await machines.start("attic", llm_storage=there.parents[1])
+    await machines.start("cellar", llm_storage=other)
+
+
+async def test_a_node_that_is_named_copies_what_it_lacks(
+    machines: Machines, own: Path, storages: tuple[Path, Path]
+) -> None:
+    await both(machines, storages)
+    there, other = storages
+    model = machines.box.spec("a", model=FILE, nodes=("cellar",))
+    async with gateway_of(machines, model, folder=own) as (scheduler, cluster):
+        await up(cluster, "attic", "cellar")
+        seen = set[str | None]()
+        backend = scheduler.backend("a")
+        assert backend is not None
+        scheduler.subscribe(lambda: seen.add(backend.stage))
+        assert await answer(scheduler) == 200
+        assert backend.node == "cellar"
+        assert (other / FILE).read_bytes() == there.read_bytes()
+        assert f"copying {Path(FILE).name}" in seen
+        assert backend.stage is None
+
+
+async def test_a_node_that_has_them_comes_first(
+    machines: Machines, own: Path, storages: tuple[Path, Path]
+) -> None:
+    await both(machines, storages)
+    model = machines.box.spec("a", model=FILE, nodes=("cellar", "attic"))
+    async with gateway_of(machines, model, folder=own) as (scheduler, cluster):
+        await up(cluster, "attic", "cellar")
+        assert await answer(scheduler) == 200
+        backend = scheduler.backend("a")
+        assert backend is not None
+        assert backend.node == "attic"
+        await cluster.drain("attic")
+        await until(scheduler, lambda: backend.node == "cellar")
+        assert await answer(scheduler) == 200
+
+
+async def test_a_node_that_is_not_named_copies_nothing(
+    machines: Machines, own: Path, storages: tuple[Path, Path]
+) -> None:
+    await both(machines, storages)
+    _, other = storages
+    async with gateway_of(machines, machines.box.spec("a", model=FILE), folder=own) as (
+        scheduler,
+        cluster,
+    ):
+        await up(cluster, "attic", "cellar")
+        assert await answer(scheduler) == 200
+        backend = scheduler.backend("a")
+        assert backend is not None
+        assert backend.node == "attic"
+        assert list(other.iterdir()) == []
+
+
+async def test_what_nobody_gives_is_told(
+    machines: Machines, own: Path, storages: tuple[Path, Path]
+) -> None:
+    await both(machines, storages)
+    there, other = storages
+    model = machines.box.spec("a", model=FILE, nodes=("cellar",))
+    async with gateway_of(machines, model, folder=own) as (scheduler, cluster):
+        await up(cluster, "attic", "cellar")
+        assert await answer(scheduler) == 200
+        await scheduler.unload("a")
+        (other / FILE).unlink()
+        there.unlink()
+        error = await fails(scheduler.load("a"), Unavailable)
+        assert "ellar hasn't its files" in error.message
+        assert machines.reserved == {}
