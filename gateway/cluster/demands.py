@@ -66,9 +66,9 @@ class Demands:
         )
 
     def sources(self, spec: LocalModel) -> list[KnownNode]:
-        """Return the nodes that have the files of ``spec``."""
-        known = self._known.get(spec.name)
-        names = () if known is None else known.sources
+        """Return the nodes that have the files of ``spec``, all of them where that isn't known."""
+        known = self._known.get(spec.name)  # not after news of a node, until it is looked up again
+        names = tuple(self._nodes) if known is None else known.sources
         return [self._nodes[name] for name in names if name in self._nodes]
 
     async def look_up(self, spec: LocalModel) -> None:

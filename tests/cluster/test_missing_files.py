@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
 
 from gateway.errors import Unavailable
+from gateway.models.local_model import LocalModel
 from tests.cluster.machines import Machines, gateway_of, up
 from tests.cluster.test_placing import answer, machines, own
 from tests.schedulers import fails
@@ -104,3 +106,31 @@ async def test_what_nobody_gives_is_told(
         error = await fails(scheduler.load("a"), Unavailable)
         assert "ellar hasn't its files" in error.message
         assert machines.reserved == {}
+
+
+async def test_news_of_another_file_do_not_stop_a_copy_that_begins(
+    machines: Machines, own: Path, storages: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await both(machines, storages)
+    there, other = storages
+    cellar = machines.nodes["cellar"]
+    model = machines.box.spec("a", model=FILE, nodes=("cellar",))
+    async with gateway_of(machines, model, folder=own) as (scheduler, cluster):
+        await up(cluster, "attic", "cellar")
+        attic = next(node for node in cluster.nodes if node.name == "attic")
+        heard, changed, lacks = asyncio.Event(), cluster.changed, cellar.lacks
+
+        def hear() -> None:
+            changed()
+            if "another.gguf" in attic.files:
+                heard.set()
+
+        async def late(spec: LocalModel) -> list[str]:
+            (there.parents[1] / "another.gguf").write_bytes(b"GGUF")
+            await heard.wait()
+            return await lacks(spec)
+
+        monkeypatch.setattr(cluster, "changed", hear)
+        monkeypatch.setattr(cellar, "lacks", late)
+        await scheduler.load("a")
+        assert (other / FILE).read_bytes() == there.read_bytes()
