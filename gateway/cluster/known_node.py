@@ -300,8 +300,9 @@ class KnownNode:
             self._take(event)
             self._changed()
         elif isinstance(event, Stores):
-            self.files = event.files
-            self._changed()
+            before, self.files = self.files, event.files
+            if before.keys() != event.files.keys():  # not while a file is being written
+                self._changed()
         elif (run := self._runs.get(getattr(event, "server", ""))) is not None:
             run.hear(event)  # type: ignore[arg-type]  # all others are about a server
         elif isinstance(event, Began) and event.order.gateway == self._gateway:
