@@ -32,7 +32,6 @@ from gateway.backends.placement import (
 from gateway.backends.replicated import ReplicatedBackend
 from gateway.backends.roster import Roster
 from gateway.backends.scheduled_model import ScheduledModel, memory_of
-from gateway.backends.tuning import Grant, Tuning
 from gateway.backends.wait_queue import WaitQueue
 from gateway.errors import GatewayError, Unavailable
 from gateway.models.local_model import LocalModel
@@ -41,6 +40,7 @@ from gateway.tasks import spawn, spawn_lasting
 
 if TYPE_CHECKING:
     from gateway.backends.accounts import Accounts
+    from gateway.backends.tuning import Grant, Tuning
 
 _log = logging.getLogger(__name__)
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from gateway.backends.counts import Ended
-from gateway.backends.tuning import Tuning
 from gateway.backends.watchdog import Hang
 from gateway.errors import GatewayError
 from gateway.upstream import UpstreamPool
+
+if TYPE_CHECKING:
+    from gateway.backends.tuning import Tuning
 
 #: The ``code`` of the error of a llama-server whose machine is lost.
 NODE_LOST = "node_lost"

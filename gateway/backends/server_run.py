@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import orjson
 
@@ -27,13 +27,15 @@ from gateway.backends.progress import LoadProgress
 from gateway.backends.run import End
 from gateway.backends.runaway import RUNAWAY, describe
 from gateway.backends.suspects import by_request
-from gateway.backends.tuning import Tuning
 from gateway.backends.watchdog import Hang
 from gateway.errors import BackendError, GatewayError, LoadFailed
 from gateway.models.local_model import LocalModel
 from gateway.models.paths import resolve_model_path, split_parts
 from gateway.tasks import spawn
 from gateway.upstream import UnixAddress, UpstreamPool, UpstreamRequest
+
+if TYPE_CHECKING:
+    from gateway.backends.tuning import Tuning
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T", str, dict[str, Any])
