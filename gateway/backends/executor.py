@@ -16,7 +16,7 @@ from gateway.backends.lease import Leases
 from gateway.backends.model_memory import ModelMemory
 from gateway.backends.placement import by_machine
 from gateway.backends.roster import Roster
-from gateway.backends.run import NODE_LOST
+from gateway.backends.run import NODE_LOST, PLACED_ANEW
 from gateway.backends.scheduled_model import ScheduledModel
 from gateway.backends.wait_queue import WaitQueue
 from gateway.errors import GatewayError, Unavailable
@@ -121,6 +121,10 @@ class Executor:
         self._roster.settle(model)
 
     def _load_failed(self, model: ScheduledModel, failure: GatewayError) -> None:
+        if failure.code in PLACED_ANEW and model.oldest_wait is not None:
+            _log.warning("%s: placing it anew", failure.message)
+            model.backend.reset()
+            return
         if failure.code == OUT_OF_MEMORY and not model.alone and self._others_loaded(model):
             _log.warning("%s: trying again with the other models unloaded", failure.message)
             model.alone = True

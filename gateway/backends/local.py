@@ -32,7 +32,7 @@ from gateway.backends.counts import Ended
 from gateway.backends.deaths import Deaths, not_started
 from gateway.backends.fallback import GPU_REQUIRED
 from gateway.backends.log_requests import LogRequests
-from gateway.backends.run import End, Run, RunningChild
+from gateway.backends.run import NODE_LOST, End, Run, RunningChild
 from gateway.backends.runaway import pass_sentence
 from gateway.backends.server_run import ServerRun
 from gateway.backends.speed import Speed
@@ -240,7 +240,7 @@ class LocalBackend(Backend):
                 self._enter(State.STOPPING)
                 await self._clean_up()
                 return self._failed(failure, State.STOPPED)
-            self._died(failure, not_started(failure))
+            self._died(failure, not_started(failure), counts=failure.code != NODE_LOST)
             await self._clean_up()
             return self._failed(failure, self._after_death())
         self._give_way()

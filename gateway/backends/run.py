@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 
 #: The ``code`` of the error of a llama-server whose machine is lost.
 NODE_LOST = "node_lost"
+#: That of a load that could not be begun because the machine turned out to be away.
+NODE_UNREACHABLE = "node_unreachable"
+#: What has failed so may be placed on another machine.
+PLACED_ANEW = (NODE_LOST, NODE_UNREACHABLE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,8 +3,8 @@
 ``python -m gateway.cluster.driver ADDRESS`` with a socket as its standard input. Requests come as
 ``(number, operation, *arguments)`` and are answered by ``(number, error, value)``; ``error`` is
 ``None``, or the kind and text of an exception. Operations: ``call`` (actor, method, arguments),
-``kill`` (actor), ``reserve`` (name, resources), ``release`` (name), ``cancel`` (number). The first
-message that it sends has the number 0: whether Ray is joined.
+``kill`` (actor), ``reserve`` (name, resources), ``release`` (name), ``cancel`` (number).
+The first message that it sends has the number 0: whether Ray is joined.
 
 It is apart from the gateway because Ray ends the process of a driver whose head is away for too
 long, and for its threads and memory. It ends when the gateway does.

@@ -171,6 +171,11 @@ class KnownNode:
             await self.ask("start", order)
         except Refused as error:
             raise Unreachable(str(error)) from error
+        except Unreachable as error:
+            if self._link.joined:  # nothing more is placed here until it is heard again
+                self.up, self.problem = False, error.message
+                self._changed()
+            raise
 
     async def _offers(self, spec: LocalModel, files: list[str]) -> list[tuple[KnownNode, Offer]]:
         """Have every node that has ``files`` of ``spec`` offer them to this one."""
@@ -261,6 +266,8 @@ class KnownNode:
                         break
                     for event in batch.events:
                         self._hear(event)
+                    if not self.up:
+                        break
                     last = batch.last
             except (Unreachable, Refused) as error:
                 await self._not_heard(error)

@@ -16,6 +16,7 @@ import shutil
 import ssl
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -65,6 +66,7 @@ class Node:
         self._journal = Journal()
         self._servers: dict[str, Hosted] = {}
         self._heard: dict[str, float] = {}
+        self._asking: Counter[str] = Counter()  # gateways that wait for an event
         self._tasks: list[asyncio.Task[None]] = []
         self._certifying = asyncio.Lock()
         self._changed = asyncio.Event()  # what the memory depends on has changed
@@ -177,10 +179,12 @@ class Node:
 
     async def events(self, gateway: str, boot: str, after: int) -> Batch:
         """Return what has happened since event ``after``; waits up to 20 s for something."""
-        self._hear(gateway)
-        batch = await self._journal.after(boot, after, _WAIT)
-        self._hear(gateway)
-        return batch
+        self._asking[gateway] += 1
+        try:
+            return await self._journal.after(boot, after, _WAIT)
+        finally:
+            self._asking[gateway] -= 1
+            self._hear(gateway)
 
     async def certify(self, gateway: str, certificate: bytes, authorities: bytes) -> int:
         """Take a certificate of ``gateway``'s for our key, which its front shows from now on.
@@ -292,7 +296,8 @@ class Node:
             now = time.monotonic()
             for server in list(self._servers.values()):
                 server.tell_use()
-                if now - self._heard.get(server.order.gateway, now) > patience:
+                gateway = server.order.gateway
+                if not self._asking[gateway] and now - self._heard.get(gateway, now) > patience:
                     _log.warning(
                         "ending the llama-server of %s: its gateway is gone",
                         server.order.spec.name,

@@ -12,7 +12,7 @@ from gateway.backends.counts import Ended
 from gateway.backends.fallback import GPU_REQUIRED, gpu_required
 from gateway.backends.logring import LogRing
 from gateway.backends.placement import Placement
-from gateway.backends.run import NODE_LOST, End
+from gateway.backends.run import NODE_LOST, NODE_UNREACHABLE, End
 from gateway.backends.tuning import Tuning
 from gateway.backends.watchdog import Hang
 from gateway.cluster.link import Unreachable
@@ -47,6 +47,7 @@ class There(Protocol):
     """The node of a run: see :class:`gateway.cluster.known_node.KnownNode`."""
 
     name: str
+    up: bool
     host: str
     port: int
     server_name: str
@@ -143,6 +144,7 @@ class ClusterRun:
             ),
             max_connections=self.order.spec.parallel + _UNQUEUED,
             connect_timeout=_CONNECT,
+            silent_is_gone=True,
             name=self.order.spec.name,
         )
         self.progress = None
@@ -163,7 +165,7 @@ class ClusterRun:
         return LoadFailed(
             f"the node {self.node!r} cannot start {self.order.spec.name!r}.",
             detail=error.message,
-            code="node_unreachable",
+            code=NODE_UNREACHABLE if not self._there.up else "cluster_unreachable",
         )
 
     def refuse_the_cpu(self) -> None:

@@ -57,8 +57,12 @@ class UpstreamPool:
         max_connections: int,
         max_idle_seconds: float = 4.0,
         connect_timeout: float = 5.0,
+        silent_is_gone: bool = False,
         name: str,
     ) -> None:
+        """``silent_is_gone``: who accepts no connection in time counts as one that refuses it, as
+        a machine that has gone does.
+        """
         self.name = name
         self.loop = asyncio.get_running_loop()
         self.read_buffer = memoryview(bytearray(64 * 1024))
@@ -69,6 +73,7 @@ class UpstreamPool:
         self._max = max_connections
         self._max_idle = max_idle_seconds
         self._connect_timeout = connect_timeout
+        self._too_late = ConnectFailed if silent_is_gone else ConnectTimeout
         self._busy = 0  # exchanges that have not ended, each with its place
         self._waiters: deque[asyncio.Future[None]] = deque()
         self._idle: list[Connection] = []  # the last used one last
@@ -242,7 +247,7 @@ class UpstreamPool:
             async with asyncio.timeout(self._connect_timeout):
                 await connect(self._address, connection)
         except TimeoutError:
-            raise ConnectTimeout(
+            raise self._too_late(
                 f"{self.name} accepted no connection within {self._connect_timeout:g} s"
             ) from None
         except OSError as error:

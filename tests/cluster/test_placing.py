@@ -170,6 +170,28 @@ async def test_what_no_gateway_asks_for_any_more_ends(machines: Machines, own: P
     assert await gone(pid)
 
 
+async def test_a_node_that_is_lost_in_a_load_leaves_that_to_another(
+    machines: Machines, own: Path
+) -> None:
+    await machines.start("attic")
+    await machines.start("cellar")
+    spec = machines.box.spec("a", nodes=("attic", "cellar"), start_delay=1.0)
+    async with gateway_of(machines, spec, folder=own) as (scheduler, cluster):
+        await up(cluster, "attic", "cellar")
+        asked = spawn(answer(scheduler), name="ask")
+        backend = scheduler.backend("a")
+        assert backend is not None
+        async with asyncio.timeout(10):
+            while not pids(machines):
+                await asyncio.sleep(0.02)
+        first = backend.node
+        assert first is not None
+        await machines.lose(first)
+        assert await asked == 200
+        assert {backend.node, first} == {"attic", "cellar"}
+        assert len(machines.reserved) == 1
+
+
 async def test_a_drained_node_gives_up_its_models_and_takes_no_more(
     machines: Machines, own: Path
 ) -> None:
