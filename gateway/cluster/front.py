@@ -42,6 +42,7 @@ class Front:
     def __init__(self, context: ssl.SSLContext) -> None:
         self._context = context
         self._server: asyncio.Server | None = None
+        self.closed = False
         self._doors: dict[bytes, Door] = {}  # by a hash: looking for it tells nothing of a key
         self._callers: set[_Caller] = set()  # haven't found a door yet
 
@@ -71,6 +72,7 @@ class Front:
 
     async def close(self) -> None:
         """Close every connection, and listen no more."""
+        self.closed = True
         if self._server is not None:
             self._server.close()
         for door in list(self._doors.values()):
@@ -151,6 +153,8 @@ class _Caller(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]  # a Protocol gets a Transport
         self._front._callers.add(self)
+        if self._front.closed:  # while it was shaking hands
+            self._transport.abort()
         keep_alive(transport.get_extra_info("socket"))
         loop = asyncio.get_running_loop()
         self._timer = loop.call_later(_PATIENCE, self._transport.abort)
