@@ -25,8 +25,8 @@ from gateway.pipeline.request_context import CONTEXT
 from gateway.pipeline.route import Routes, Row
 from gateway.proxy.body import JsonObject, serialise
 from gateway.proxy.headers import STREAM_HEADERS
-from gateway.proxy.outgoing import LINES
 from gateway.scope import Scope
+from gateway.streams.kinds import LINES
 
 _HEADERS: Final = {"Content-Type": LINES, **dict(STREAM_HEADERS)}
 

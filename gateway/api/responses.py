@@ -29,13 +29,13 @@ from gateway.proxy.body import NotJson, parse_object, serialise
 from gateway.proxy.call import Call
 from gateway.proxy.headers import STREAM_HEADERS
 from gateway.proxy.numbering import Numbering
-from gateway.proxy.outgoing import EVENTS
 from gateway.quantities import whole_number
 from gateway.responses.asked import JsonObject, asked_of, sent_on
 from gateway.responses.kept import KeptResponses
 from gateway.responses.packing import too_long
 from gateway.responses.work import Work
 from gateway.scope import Scope
+from gateway.streams.kinds import EVENTS
 from gateway.streams.nobody import to_nobody
 from gateway.streams.recorded import RecordedStart
 from gateway.streams.recording import EndWork

@@ -17,10 +17,10 @@ from gateway.pipeline.request_context import CONTEXT, RequestContext
 from gateway.pipeline.route import Routes, Row
 from gateway.proxy.headers import STREAM_HEADERS
 from gateway.proxy.heartbeat import comment
-from gateway.proxy.outgoing import EVENTS
 from gateway.quantities import whole_number
 from gateway.scope import Scope
 from gateway.streams.kept import KeptStreams
+from gateway.streams.kinds import EVENTS
 from gateway.streams.recorded import STREAM_ID
 from gateway.streams.recording import Reader, Recording
 

@@ -8,12 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from gateway.backends.command import model_files
 from gateway.backends.placement import Demand
+from gateway.cluster.files import has_files
 from gateway.cluster.known_node import KnownNode
-from gateway.errors import GatewayError, LoadFailed
+from gateway.errors import GatewayError
 from gateway.models.local_model import LocalModel
-from gateway.models.paths import split_parts
 from gateway.names import HERE
 
 _log = logging.getLogger(__name__)
@@ -99,7 +98,7 @@ class Demands:
                 }
         here = spec.may_run_here(cluster=True) and not self._shared
         if here and found and not spec.nodes:
-            here = await asyncio.to_thread(self._has_files, spec)
+            here = await asyncio.to_thread(has_files, spec, self._llm_storage)
         self._known[spec.name] = _Known(_identity(spec), found, here, tuple(sources))
 
     async def _ask(
@@ -115,13 +114,6 @@ class Demands:
         if demand is None:
             return None
         return replace(demand, devices=tuple(f"{node.name}/{one}" for one in demand.devices))
-
-    def _has_files(self, spec: LocalModel) -> bool:
-        try:
-            files = model_files(spec, self._llm_storage)
-        except LoadFailed:
-            return False
-        return all(part.is_file() for file in files.values() for part in split_parts(file))
 
     def problem(self, spec: LocalModel, head: str | None) -> str | None:
         """Return why no node takes ``spec``, if none does; None: some node does.

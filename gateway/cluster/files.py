@@ -12,10 +12,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import Final, NamedTuple
 
+from gateway.backends.command import model_files
 from gateway.errors import LoadFailed
 from gateway.models.hub import safe_path
 from gateway.models.local_model import LocalModel
-from gateway.models.paths import SPLIT, resolve_model_path
+from gateway.models.paths import SPLIT, resolve_model_path, split_parts
 from gateway.models.storage import gguf_files
 from gateway.tasks import cancel_and_wait, spawn_lasting
 
@@ -123,6 +124,15 @@ class Missing(NamedTuple):
     reference: str
     copied_as: str | None
     why: str | None = None
+
+
+def has_files(spec: LocalModel, storage: Path) -> bool:
+    """Return whether all files of ``spec`` that are counted in its memory are here. Blocks."""
+    try:
+        files = model_files(spec, storage)
+    except LoadFailed:
+        return False
+    return all(part.is_file() for file in files.values() for part in split_parts(file))
 
 
 def missing(spec: LocalModel, storage: Path) -> list[Missing]:

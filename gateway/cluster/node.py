@@ -26,14 +26,14 @@ from gateway import __version__
 from gateway.backends.accounts import Accounts
 from gateway.backends.backend import Environment
 from gateway.backends.capacity import Capacity
-from gateway.backends.command import find_program, model_files
+from gateway.backends.command import find_program
 from gateway.backends.flags_known import flags_known
 from gateway.backends.machine import Machine, MachineReader
 from gateway.backends.memory import Needs
 from gateway.backends.placement import Card, Demand, Memory
 from gateway.backends.process import Records
 from gateway.cluster.ca import Credentials, Request, renew, server_context
-from gateway.cluster.files import Missing
+from gateway.cluster.files import Missing, has_files
 from gateway.cluster.front import Front
 from gateway.cluster.hosted import Hosted
 from gateway.cluster.journal import Journal
@@ -44,7 +44,6 @@ from gateway.cluster.offer import Offer
 from gateway.cluster.told import Batch, Has, NodeState, Order, Stores
 from gateway.errors import GatewayError, LoadFailed
 from gateway.models.local_model import LocalModel
-from gateway.models.paths import split_parts
 from gateway.private_files import make_folder, write_private
 from gateway.tasks import cancel_and_wait, spawn, spawn_lasting
 
@@ -217,7 +216,7 @@ class Node:
 
         ``gpu``: on a machine with or without one, in place of this.
         """
-        if not await asyncio.to_thread(self._has_files, spec):
+        if not await asyncio.to_thread(has_files, spec, self._settings.llm_storage):
             return None
         if gpu is not None:
             needs = Needs(self._settings.llm_storage, {}, self._remember, gpu=gpu)
@@ -276,13 +275,6 @@ class Node:
         await server.over_with()
         del self._servers[name]
         self._changed.set()
-
-    def _has_files(self, spec: LocalModel) -> bool:
-        try:
-            files = model_files(spec, self._settings.llm_storage)
-        except LoadFailed:
-            return False
-        return all(part.is_file() for file in files.values() for part in split_parts(file))
 
     # --- what it looks at ----------------------------------------------------------------------
 

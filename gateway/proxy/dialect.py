@@ -18,8 +18,8 @@ from gateway.errors import GatewayError
 from gateway.proxy.failure import Failure
 from gateway.proxy.heartbeat import Pulse, comment
 from gateway.proxy.last_event import last_event
-from gateway.proxy.outgoing import EVENTS, LINES
 from gateway.proxy.sse import AnthropicTail, ResponsesTail, Tail
+from gateway.streams.kinds import EVENTS, LINES
 
 #: Anthropic API reference, "Errors".
 _ANTHROPIC_TYPES: Mapping[int, str] = MappingProxyType(

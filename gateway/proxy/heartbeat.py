@@ -17,7 +17,8 @@ from collections.abc import Callable
 from typing import Protocol
 
 from gateway.http.response import StartedResponse, StartResponse
-from gateway.proxy.outgoing import EVENTS, open_events
+from gateway.proxy.outgoing import open_events
+from gateway.streams.kinds import EVENTS
 from gateway.tasks import spawn
 
 #: Seconds after which a client that waits for a model is first told so.

@@ -6,11 +6,8 @@ from multidict import CIMultiDict
 
 from gateway.http.response import StartedResponse, StartResponse
 from gateway.proxy import headers
+from gateway.streams.kinds import EVENTS
 from gateway.upstream import ResponseHead
-
-EVENTS = "text/event-stream"
-#: A JSON text on each line, https://github.com/ndjson/ndjson-spec
-LINES = "application/x-ndjson"
 
 
 async def open_stream(

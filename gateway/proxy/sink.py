@@ -13,8 +13,8 @@ from typing import Protocol
 from gateway.http.response import StartedResponse
 from gateway.proxy import headers
 from gateway.proxy.call import Mender
-from gateway.proxy.outgoing import EVENTS
 from gateway.proxy.sse import Tail
+from gateway.streams.kinds import EVENTS
 from gateway.upstream import ChunkForwarder, EventTooLong, Exchange, ResponseHead, UpstreamError
 
 #: Answers of a known length up to this are parsed for their usage, and passed on in one piece, head

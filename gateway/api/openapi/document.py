@@ -23,9 +23,9 @@ from gateway.api.openapi.shapes import Shape, of_ours, of_relayed
 from gateway.clients.samples import Example, samples
 from gateway.pipeline.route import Routes, Row
 from gateway.proxy.dialect import ANTHROPIC, OLLAMA
-from gateway.proxy.outgoing import LINES
 from gateway.proxy.routes import METRICS, TABLE, RelayedRoute, dialect_at
 from gateway.scope import Scope
+from gateway.streams.kinds import LINES
 
 #: The methods that `*` stands for. HEAD gets 405 there, and OPTIONS is answered by CORS.
 _ANY: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")

@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Final
 
 from gateway.api.openapi.shapes import FLAG, TEXT, Schema, Shape, object_schema
-from gateway.proxy.outgoing import LINES
+from gateway.streams.kinds import LINES
 
 _NAME: Final[Schema] = {
     "type": "string",
