@@ -260,7 +260,9 @@ async def test_stream_goes_on_after_a_swap_and_so_does_what_was_broken_off(
     models = {"a": entry(), "b": entry()}
     settings = {"llama_server": "auto", "scheduler": {"max_loaded": 1}, "cache": cache()}
     async with make_gateway(models, **settings) as running:
-        messages = [{"role": "user", "content": words(7, 40)}]
+        # Long enough to be worth the second that a save may take on a busy machine: a swap never
+        # waits longer than the prompt would take to compute.
+        messages = [{"role": "user", "content": words(7, 400)}]
         text, prompt, _ = await ask(running, "a", messages)
         messages += [{"role": "assistant", "content": text}, {"role": "user", "content": "On."}]
         body = {"model": "a", "messages": messages, "max_tokens": 300, "stream": True}

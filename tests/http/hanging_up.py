@@ -38,11 +38,10 @@ async def hang_up_in(response: aiohttp.ClientResponse, pieces: int) -> None:
 
 
 async def on_its_way(running: Running) -> None:
-    """Return when a request has been sent to the model "m"."""
+    """Return when a request has been sent to its model."""
     scheduler = running.gateway.scheduler
     await until(scheduler, lambda: scheduler.in_flight > 0)
-    backend = scheduler.backend("m")
-    assert backend is not None
+    under_way = running.gateway.accounting.open_requests
     async with asyncio.timeout(10):
-        while not backend.pool.exchanges:
+        while not any(request.so_far().sent for request in under_way):
             await asyncio.sleep(0.01)
