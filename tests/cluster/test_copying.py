@@ -101,14 +101,21 @@ class Wire:
         self._hold = hold
         self.full = asyncio.Event()
         self.connections = 0
+        self._carrying: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Offer:
-        self._server = await asyncio.start_server(self._carry, "127.0.0.1")
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1")
         return replace(self._to, port=self._server.sockets[0].getsockname()[1])
 
     async def __aexit__(self, *_: object) -> None:
         self._server.close()
+        for task in self._carrying:
+            task.cancel()
+        await asyncio.gather(*self._carrying, return_exceptions=True)
         await self._server.wait_closed()
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._carrying.add(spawn(self._carry(reader, writer), name="carry"))
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
