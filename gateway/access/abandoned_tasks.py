@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from gateway.backends.backend import Backend
+from gateway.backends.served import Served
 from gateway.errors import GatewayError
 from gateway.proxy.cut_off import written
 from gateway.tasks import cancel_and_wait, spawn
@@ -29,11 +29,11 @@ class AbandonedTasks:
     """The tasks that llama-servers still work on although their clients have left."""
 
     def __init__(self) -> None:
-        self._left: dict[Backend, dict[int, _AbandonedTask]] = {}
-        self._looking: dict[Backend, asyncio.Task[None]] = {}
+        self._left: dict[Served, dict[int, _AbandonedTask]] = {}
+        self._looking: dict[Served, asyncio.Task[None]] = {}
 
     def follow(
-        self, backend: Backend, working: Mapping[int, int], more: Callable[[int], None]
+        self, backend: Served, working: Mapping[int, int], more: Callable[[int], None]
     ) -> None:
         """Call ``more`` with the tokens that tasks write from now on.
 
@@ -48,7 +48,7 @@ class AbandonedTasks:
                 self._count_tokens(backend, tasks), name="look at what goes on behind a hang-up"
             )
 
-    async def _count_tokens(self, backend: Backend, tasks: dict[int, _AbandonedTask]) -> None:
+    async def _count_tokens(self, backend: Served, tasks: dict[int, _AbandonedTask]) -> None:
         try:
             pool = backend.pool
             while tasks:

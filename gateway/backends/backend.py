@@ -25,6 +25,7 @@ from gateway.backends.flights import Flights
 from gateway.backends.log_requests import Tasks, no_tasks
 from gateway.backends.logring import LogRing
 from gateway.backends.placement import Placement
+from gateway.backends.served import Served
 from gateway.backends.slot_looks import SlotLooks
 from gateway.backends.watchdog import PATIENCE, Patience
 from gateway.errors import GatewayError
@@ -33,6 +34,7 @@ from gateway.upstream import Upstream, UpstreamError
 
 if TYPE_CHECKING:
     from gateway.backends.nodes import Nodes
+    from gateway.backends.several import Several
     from gateway.backends.tuning import Tuning
 
 _log = logging.getLogger(__name__)
@@ -60,10 +62,10 @@ class SlotSaves(Protocol):
     def folder(self) -> Path | None:
         """The folder for saved slots; None if it can't be written to."""
 
-    def arrived(self, backend: Backend, /) -> None:
+    def arrived(self, backend: Served, /) -> None:
         """Note that a process of ``backend`` is ready."""
 
-    async def leave(self, backend: Backend, pool: Upstream, /) -> None:
+    async def leave(self, backend: Served, pool: Upstream, /) -> None:
         """Save what is worth it before the process of ``backend`` is ended; ``pool``: connections
         to it.
         """
@@ -140,6 +142,10 @@ class Backend(ABC):
 
     #: The states in which it may be given requests.
     SERVING: ClassVar = frozenset({State.READY})
+    #: Its llama-servers, where there may be several: each request goes to one of them.
+    several: Several | None = None
+    #: See :class:`Served`.
+    inherited = False
 
     def __init__(self, spec: Model, changed: Callable[[Backend], None]) -> None:
         self.spec = spec

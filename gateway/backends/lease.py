@@ -6,8 +6,13 @@ import asyncio
 import time
 from collections.abc import Callable
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from gateway.backends.scheduled_model import ScheduledModel
+
+if TYPE_CHECKING:
+    from gateway.backends.replica import Replica
+    from gateway.backends.several import Several
 
 
 class Lease:
@@ -16,12 +21,13 @@ class Lease:
     Releasing twice is harmless; a lease is a context manager.
     """
 
-    __slots__ = ("_leases", "_lent", "_model", "_starts", "backend")
+    __slots__ = ("_leases", "_lent", "_model", "_replica", "_starts", "backend")
 
     def __init__(self, leases: Leases, model: ScheduledModel) -> None:
         self._leases = leases
         self._model: ScheduledModel | None = model
         self._lent = False
+        self._replica: Replica | None = None
         self.backend = model.backend
         self._starts = model.backend.starts
 
@@ -43,6 +49,13 @@ class Lease:
             model.count_slots()
             self._leases.decide()
 
+    def choose(self, several: Several, prefix: tuple[bytes, ...]) -> Replica:
+        """Return which of the model's llama-servers gets the request, which begins so. It counts
+        there until the lease is released. Raises :class:`ConnectFailed`.
+        """
+        self._replica = chosen = several.choose(prefix)
+        return chosen
+
     def lend(self) -> None:
         """Let another request have the slot while this one doesn't use it; harmless if it has."""
         if self._model is not None and not self._lent:
@@ -60,6 +73,9 @@ class Lease:
         """Give the slot back."""
         self.reclaim()
         model, self._model = self._model, None
+        if self._replica is not None:
+            self._replica.in_flight -= 1
+            self._replica = None
         if model is not None:
             self._leases.take_back(model)
 

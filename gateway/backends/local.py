@@ -34,6 +34,7 @@ from gateway.backends.fallback import GPU_REQUIRED
 from gateway.backends.log_requests import LogRequests
 from gateway.backends.run import NODE_LOST, End, Run, RunningChild
 from gateway.backends.runaway import pass_sentence
+from gateway.backends.served import Served
 from gateway.backends.server_run import ServerRun
 from gateway.backends.speed import Speed
 from gateway.backends.watchdog import DEFAULT_BATCH, Hang, Watchdog
@@ -249,10 +250,16 @@ class LocalBackend(Backend):
             _log.warning("model %s runs on the CPU: %s", self.spec.name, run.degraded)
         self._watching = spawn(self._watch(run, child), name=f"watch {self.spec.name}")
         self._starting = None
+        server = self._server
         self._enter(State.READY)
         if self._env.slot_saves is not None and self.state is State.READY:
-            self._env.slot_saves.arrived(self)
+            self._env.slot_saves.arrived(server)
         return None
+
+    @property
+    def _server(self) -> Served:
+        """What its requests are sent to."""
+        return self
 
     def _new_run(self) -> Run:
         return ServerRun(self.spec, self._env, self._next_socket(), self.log, self.without_gpu)
@@ -337,7 +344,7 @@ class LocalBackend(Backend):
     async def _save_slots(self) -> None:
         saves, run = self._env.slot_saves, self._run
         if saves is not None and run is not None and run.pool is not None:
-            await saves.leave(self, run.pool)
+            await saves.leave(self._server, run.pool)
 
     async def _clean_up(self) -> None:
         """End what is left of the run. A call that was cancelled can be made again and goes on."""

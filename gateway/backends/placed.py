@@ -12,10 +12,13 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from gateway.backends.backend import State
+from gateway.backends.flights import Flights
 from gateway.backends.local import LocalBackend
 from gateway.backends.nodes import on_node
 from gateway.backends.placement import Placement
-from gateway.backends.run import Run
+from gateway.backends.replica import Replica
+from gateway.backends.run import End, Run
+from gateway.backends.served import Served
 from gateway.tasks import cancel_and_wait, spawn
 
 if TYPE_CHECKING:
@@ -28,6 +31,8 @@ class PlacedBackend(LocalBackend):
     #: The node of its next start and the terms there; None: it is this machine.
     _place: tuple[str, Terms | None] | None = None
     _found: NodeRun | None = None
+    #: What its requests are sent to, from its start on.
+    replica: Replica | None = None
     #: What it was given, as the scheduler calls it.
     granted: Placement = ()
 
@@ -53,9 +58,12 @@ class PlacedBackend(LocalBackend):
 
     @property
     def _away(self) -> NodeRun | None:
+        return self._away_of(self._run)
+
+    def _away_of(self, run: Run | None) -> NodeRun | None:
         if self._place is None:
             return None
-        return self._run  # type: ignore[return-value]  # it was made for that place
+        return run  # type: ignore[return-value]  # it was made for that place
 
     def exchange(self, other: PlacedBackend) -> None:
         """Be the process, ready, that ``other`` is, which becomes ours, if that is still there."""
@@ -65,6 +73,9 @@ class PlacedBackend(LocalBackend):
         self._run, other._run = other._run, self._run
         self._place, other._place = other._place, self._place
         self.granted, other.granted = other.granted, self.granted
+        self.replica, other.replica = other.replica, self.replica
+        self.flights, other.flights = other.flights, self.flights
+        self.slot_looks, other.slot_looks = other.slot_looks, self.slot_looks
         for one in (self, other):
             run = one._run
             if run is not None and run.child is not None:
@@ -87,10 +98,23 @@ class PlacedBackend(LocalBackend):
 
     def start(self, prepare: Callable[[], Awaitable[None]] | None = None) -> None:
         """See :meth:`Backend.start`."""
+        self.flights = Flights()  # others' are about another process
         # What the entry leaves open is chosen on the node.
         super().start(prepare if self._place is None else None)
 
+    @property
+    def _server(self) -> Served:
+        return self.replica if self.replica is not None else self
+
     def _new_run(self) -> Run:
+        found = self._found
+        run = self._run_for_place()
+        away = self._away_of(run)
+        replica = Replica(self.spec, run, away, self.flights, inherited=found is not None)
+        self.replica, self.slot_looks = replica, replica.slot_looks
+        return run
+
+    def _run_for_place(self) -> Run:
         if (found := self._found) is not None:
             self._found = None
             self._bind(found)
@@ -121,6 +145,25 @@ class PlacedBackend(LocalBackend):
         self.going = True
         self._changed(self)
 
+    def _look_for_sleep(self) -> None:
+        super()._look_for_sleep()
+        if self.replica is not None:
+            self.replica.sleeping = self.sleeping
+
+    async def _goes_on(self, run: Run, end: End) -> bool:
+        if self.replica is not None:
+            self.replica.end(end)
+        return False
+
+    async def _clean_up(self) -> None:
+        await super()._clean_up()
+        self._over()
+
+    def _over(self) -> None:
+        if self.replica is not None:
+            self.replica.end()
+            self.replica = None
+
     def leave(self) -> asyncio.Future[None]:
         """End it if it is here; one on a node goes on, to be found by the next gateway."""
         run = self._away
@@ -130,6 +173,8 @@ class PlacedBackend(LocalBackend):
 
     async def _let_go(self, run: NodeRun) -> None:
         await cancel_and_wait(self._watching)
+        await self._save_slots()
         await run.let_go()
         self._run = None
+        self._over()
         self._enter(State.STOPPED)

@@ -20,6 +20,7 @@ from gateway.backends.backend import Backend, Environment, State
 from gateway.backends.nodes import NodeRun
 from gateway.backends.placed import PlacedBackend
 from gateway.backends.placement import Placement
+from gateway.backends.replica import Replica
 from gateway.backends.run import End, Run
 from gateway.backends.several import Several
 from gateway.models.local_model import LocalModel
@@ -31,6 +32,8 @@ _log = logging.getLogger(__name__)
 #: Seconds until a copy that could not be started, or has died, is replaced: first, and at most.
 _AGAIN: Final = 1.0
 _LONGEST: Final = 120.0
+#: The states in which requests are sent to it, those that it has at least.
+_TAKING: Final = (State.READY, State.DRAINING)
 #: Seconds within which a copy elsewhere must have begun to start for a model that is to move.
 _BEGIN: Final = 5.0
 
@@ -42,6 +45,8 @@ _FOUND: Final = 5.0
 class ReplicatedBackend(PlacedBackend):
     """The llama-servers of one model."""
 
+    several: Several
+
     def __init__(
         self,
         spec: LocalModel,
@@ -51,7 +56,7 @@ class ReplicatedBackend(PlacedBackend):
     ) -> None:
         super().__init__(spec, environment, socket_name, changed)
         self._members: list[PlacedBackend] = []
-        self._several = Several(spec.parallel, several_gateways=environment.several_gateways)
+        self.several = Several(spec.parallel, several_gateways=environment.several_gateways)
         self._made = 0
         self._pause = _AGAIN
         self._ending: set[asyncio.Future[None]] = set()  # stops of copies
@@ -64,7 +69,7 @@ class ReplicatedBackend(PlacedBackend):
     @property
     def pool(self) -> Upstream:  # type: ignore[override]  # of several
         """The connections to all copies that are ready."""
-        return self._several if len(self._several) > 1 else super().pool
+        return self.several if len(self.several) > 1 else super().pool
 
     @property
     def resident(self) -> bool:
@@ -74,7 +79,7 @@ class ReplicatedBackend(PlacedBackend):
     @property
     def copies(self) -> int:
         """How many copies take requests, the first one among them."""
-        return max(1, len(self._several))
+        return max(1, len(self.several))
 
     @property
     def missing(self) -> int:
@@ -160,24 +165,24 @@ class ReplicatedBackend(PlacedBackend):
 
     def _count(self) -> None:
         """Let requests go to those that are ready now."""
-        pools: dict[Upstream, str] = {}
-        if self.state is State.READY and self._run is not None and self._run.pool is not None:
-            pools[self._run.pool] = self.process_name
-            ready = (one for one in self._members if one.state is State.READY)
-            pools |= {one.pool: one.process_name for one in ready}
-        self._several.take(pools)
+        taking: list[Replica] = []
+        if self.state in _TAKING and self.replica is not None:
+            ready = (one.replica for one in self._members if one.state is State.READY)
+            taking = [self.replica, *(replica for replica in ready if replica is not None)]
+        self.several.take(taking)
 
     def _enter(self, state: State) -> None:
-        if state is not State.READY:
-            self._several.take({})
+        if state not in _TAKING:
+            self.several.take(())
         super()._enter(state)
-        if state is State.READY and self.state is state:
+        if state in _TAKING and self.state is state:
             self._count()
 
     # --- when one goes -------------------------------------------------------------------------
 
     async def _goes_on(self, run: Run, end: End) -> bool:
         """Let another copy take the place of the first one, which has died."""
+        await super()._goes_on(run, end)
         member = next((one for one in self._members if one.state is State.READY), None)
         if member is None:
             return False

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+import time
+from collections.abc import Awaitable, Callable, Iterable
 from typing import TypeVar
 
 from gateway.backends.affinity import Affinity
+from gateway.backends.replica import Replica
 from gateway.upstream import (
     MAX_BODY,
     ConnectFailed,
     Exchange,
     Fetched,
     ResponseSink,
-    Upstream,
     UpstreamError,
     UpstreamRequest,
     may_retry,
@@ -22,39 +23,60 @@ T = TypeVar("T")
 
 
 class Several:
-    """The copies of one model that take requests; ``parallel``: requests at once for each.
+    """The llama-servers of one model that take requests; ``parallel``: so many at once each.
 
-    A request goes to the copy with the fewest under way; one that goes on with a conversation to
-    the copy that had it last, unless that has too much to do. Where it could not be sent, the next
-    one gets it.
+    A request goes to the one with the fewest under way; one that goes on with a conversation to
+    that which had it last, unless that has too much to do.
     """
 
     def __init__(self, parallel: int, *, several_gateways: bool = False) -> None:
-        """``several_gateways``: others send to the same copies."""
+        """``several_gateways``: others send to the same ones."""
         self._parallel = parallel
-        self._affinity: Affinity[_Copy] = Affinity(agreed=_name if several_gateways else None)
-        self._copies: list[_Copy] = []
+        self._affinity: Affinity[Replica] = Affinity(agreed=_name if several_gateways else None)
+        self._replicas: list[Replica] = []
 
     def __len__(self) -> int:
-        return len(self._copies)
+        return len(self._replicas)
 
-    def take(self, pools: Mapping[Upstream, str]) -> None:
-        """Send to these from now on, and to no other; each with a name that all gateways know."""
-        known = {copy.pool: copy for copy in self._copies}
-        self._copies = [known.get(pool) or _Copy(pool, name) for pool, name in pools.items()]
+    @property
+    def replicas(self) -> tuple[Replica, ...]:
+        """Those that take requests now."""
+        return tuple(self._replicas)
+
+    def take(self, replicas: Iterable[Replica]) -> None:
+        """Send to these from now on, and to no other."""
+        self._replicas = [*replicas]
+        for replica in self._replicas:
+            replica.others = len(self._replicas) - 1
+
+    def choose(self, prefix: tuple[bytes, ...]) -> Replica:
+        """Return where a request goes that begins so, which counts there from now on.
+
+        One that had nobody there for another request comes last for a while. Raises
+        :class:`ConnectFailed`.
+        """
+        if len(self._replicas) == 1:
+            chosen = self._replicas[0]
+        else:
+            order = self._in_order(prefix)
+            if not order:
+                raise ConnectFailed("no copy of the model is there")
+            now = time.monotonic()
+            chosen = min(order, key=lambda replica: replica.doubted_until > now)
+            self._affinity.note(prefix, chosen)
+        chosen.in_flight += 1
+        return chosen
 
     @property
     def exchanges(self) -> int:
         """The number of exchanges under way."""
-        return sum(copy.pool.exchanges for copy in self._copies)
+        return sum(replica.pool.exchanges for replica in self._replicas)
 
     async def send(self, request: UpstreamRequest, sink: ResponseSink) -> Exchange:
-        """See :meth:`UpstreamPool.send`."""
+        """See :meth:`UpstreamPool.send`. Where it could not be sent, the next one gets it."""
 
-        async def send(copy: _Copy) -> Exchange:
-            exchange = await copy.pool.send(request, sink)
-            self._affinity.note(request.prefix, copy)
-            return exchange
+        async def send(replica: Replica) -> Exchange:
+            return await replica.pool.send(request, sink)
 
         return await self._one_after_the_other(send, request.prefix)
 
@@ -63,49 +85,35 @@ class Several:
     ) -> Fetched:
         """See :meth:`UpstreamPool.fetch`."""
 
-        async def fetch(copy: _Copy) -> Fetched:
-            return await copy.pool.fetch(request, timeout=timeout, max_body=max_body)
+        async def fetch(replica: Replica) -> Fetched:
+            return await replica.pool.fetch(request, timeout=timeout, max_body=max_body)
 
         return await self._one_after_the_other(fetch, ())
 
     async def _one_after_the_other(
-        self, ask: Callable[[_Copy], Awaitable[T]], prefix: tuple[bytes, ...]
+        self, ask: Callable[[Replica], Awaitable[T]], prefix: tuple[bytes, ...]
     ) -> T:
         failed: UpstreamError = ConnectFailed("no copy of the model is there")
-        for copy in self._in_order(prefix):
+        for replica in self._in_order(prefix):
             try:
-                return await ask(copy)
+                return await ask(replica)
             except UpstreamError as error:
                 if not may_retry(error, body_at_hand=True):
                     raise
                 failed = error
         raise failed
 
-    def _in_order(self, prefix: tuple[bytes, ...]) -> list[_Copy]:
-        order = sorted(self._copies, key=lambda copy: copy.pool.exchanges)
+    def _in_order(self, prefix: tuple[bytes, ...]) -> list[Replica]:
+        order = sorted(self._replicas, key=lambda replica: replica.in_flight)
         if prefix:
             parallel = self._parallel * len(order)
             if (known := self._affinity.choose(prefix, order, parallel)) is not None:
                 order.remove(known)
                 order.insert(0, known)
         # Of two that are equally busy, the one that was chosen before comes last.
-        self._copies.sort(key=lambda copy: copy in order[:1])
+        self._replicas.sort(key=lambda replica: replica in order[:1])
         return order
 
 
-def _name(copy: _Copy) -> bytes:
-    return copy.name.encode()
-
-
-class _Copy:
-    """The connections to one copy."""
-
-    __slots__ = ("name", "pool")
-
-    def __init__(self, pool: Upstream, name: str) -> None:
-        self.pool = pool
-        self.name = name
-
-    @property
-    def in_flight(self) -> int:
-        return self.pool.exchanges
+def _name(replica: Replica) -> bytes:
+    return replica.name.encode()

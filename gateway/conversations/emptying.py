@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-from gateway.backends.backend import Backend
+from gateway.backends.served import Served
 from gateway.conversations.shelf import Shelf
 from gateway.conversations.slot import NOBODY, Slot
 from gateway.conversations.slot_action import act, ask
@@ -27,7 +27,7 @@ _OTHER_PROMPT: Final = {"prompt": [0], "n_predict": 0, "cache_prompt": False}
 class Emptying:
     """Empties those of one start of ``backend``."""
 
-    def __init__(self, backend: Backend, shelf: Shelf) -> None:
+    def __init__(self, backend: Served, shelf: Shelf) -> None:
         self._backend = backend
         self._shelf = shelf
         self._erases = True  # as far as that is known

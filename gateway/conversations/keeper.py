@@ -8,7 +8,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from gateway.backends.backend import Backend
+from gateway.backends.served import Served
 from gateway.conversations.ahead import Ahead
 from gateway.conversations.chain import NOTHING_WRITTEN, Chains, Wish, may_answer_more, wish_of
 from gateway.conversations.counts import Spared
@@ -53,7 +53,7 @@ class Conversations:
         self._min_tokens = min_tokens
         #: Bytes of a body with which it may be too short: see :meth:`is_short`.
         self.maybe_short = _BYTES * min_tokens
-        self.slots: dict[Backend, ConversationSlots] = {}
+        self.slots: dict[Served, ConversationSlots] = {}
         self.ahead = Ahead(self._shelf)
         #: Returns what requests of a model begin with that are to be expected.
         self.expected: Callable[[str], Awaitable[Iterable[Expected]]] | None = None
@@ -100,7 +100,7 @@ class Conversations:
         """
         return Stray(self.slots_of, owner, count)
 
-    def changed(self, backend: Backend, path: str, body: bytes) -> None:
+    def changed(self, backend: Served, path: str, body: bytes) -> None:
         """An administrator has asked ``path`` of a llama-server to change what it does."""
         slots = self.slots_of(backend)
         if slots is None:
@@ -114,7 +114,7 @@ class Conversations:
             fingerprint = blake2b(body, digest_size=16, key=slots.fingerprint.encode()).hexdigest()
             self._begin(backend, fingerprint).suspect()
 
-    def slots_of(self, backend: Backend) -> ConversationSlots | None:
+    def slots_of(self, backend: Served) -> ConversationSlots | None:
         """Return those of the process that runs now, if its conversations could be saved when it
         was started.
         """
@@ -128,14 +128,14 @@ class Conversations:
             slots = self._begin(backend, fingerprint)
         return slots
 
-    def _begin(self, backend: Backend, fingerprint: str) -> ConversationSlots:
+    def _begin(self, backend: Served, fingerprint: str) -> ConversationSlots:
         slots = self.slots[backend] = ConversationSlots(backend, fingerprint, self._shelf)
         if (counts := self._shelf.tally.models.get(slots.model)) is not None:
             # Saved no more was what another llama-server, or another file, couldn't save.
             counts.switched_off = self._shelf.off(fingerprint)
         return slots
 
-    def arrived(self, backend: Backend) -> None:
+    def arrived(self, backend: Served) -> None:
         """The process of ``backend`` is ready."""
         slots = self.slots_of(backend)
         if slots is not None:
@@ -166,7 +166,7 @@ class Conversations:
         if count := self.ahead.keep_texts(texts):
             _log.info("removed %s of earlier personalities", counted(count, "beginning"))
 
-    async def leave(self, backend: Backend, pool: Upstream) -> None:
+    async def leave(self, backend: Served, pool: Upstream) -> None:
         """Save what the process of ``backend`` still holds; it is about to be ended."""
         slots = self.slots.pop(backend, None)
         if slots is not None and slots.starts == backend.starts and self._shelf.usable:

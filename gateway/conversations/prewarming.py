@@ -13,7 +13,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
-from gateway.backends.backend import Backend
+from gateway.backends.served import Served
 from gateway.bounded_cache import BoundedCache
 from gateway.conversations.chain import Chain
 from gateway.conversations.emptying import Emptying
@@ -51,7 +51,7 @@ _ONCE_MORE: Final = 3600.0
 class WarmedSlots(Protocol):
     """What is needed of :class:`gateway.conversations.slots.ConversationSlots`."""
 
-    backend: Backend
+    backend: Served
     fingerprint: str
     emptying: Emptying
 

@@ -13,7 +13,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from gateway.backends.backend import Backend
+from gateway.backends.served import Served
 from gateway.backends.slots import SlotSeen
 from gateway.conversations.chain import MESSAGES, Chain
 from gateway.conversations.emptying import Emptying
@@ -45,7 +45,7 @@ _NEXT_TO_NOTHING: Final = 20
 class ConversationSlots:
     """Those of one start of ``backend``."""
 
-    def __init__(self, backend: Backend, fingerprint: str, shelf: Shelf) -> None:
+    def __init__(self, backend: Served, fingerprint: str, shelf: Shelf) -> None:
         self.backend = backend
         self.starts = backend.starts
         self.model = backend.spec.name

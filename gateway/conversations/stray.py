@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from gateway.backends.backend import Backend
+from gateway.backends.served import Served
 from gateway.conversations.chain import NO_CHAIN
 from gateway.conversations.chosen import clear
 from gateway.conversations.ended import Ended
@@ -34,7 +34,7 @@ class Stray:
 
     def __init__(
         self,
-        slots_of: Callable[[Backend], ConversationSlots | None],
+        slots_of: Callable[[Served], ConversationSlots | None],
         owner: str,
         count: int = 1,
     ) -> None:
@@ -44,11 +44,11 @@ class Stray:
         self._slots: ConversationSlots | None = None
         self._slot: Slot | None = None
 
-    def go_on(self, backend: Backend) -> bool:
+    def go_on(self, backend: Served) -> bool:
         """It goes on with nothing."""
         return False
 
-    async def begin(self, backend: Backend, target: str, lease: Lendable) -> None:
+    async def begin(self, backend: Served, target: str, lease: Lendable) -> None:
         """Wait for as many slots, and save what may be overwritten."""
         slots = self._slots_of(backend)
         if slots is not None:

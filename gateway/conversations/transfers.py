@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from gateway.backends.backend import Backend
+from gateway.backends.served import Served
 from gateway.conversations.files import NAME_BYTES
 from gateway.conversations.index import Saved
 from gateway.conversations.shared import SHARED
@@ -33,7 +33,7 @@ class Transfers:
     """Those of one start of ``backend``. ``ending``: whether its process is about to be ended."""
 
     def __init__(
-        self, backend: Backend, fingerprint: str, shelf: Shelf, ending: Callable[[], bool]
+        self, backend: Served, fingerprint: str, shelf: Shelf, ending: Callable[[], bool]
     ) -> None:
         self._backend = backend
         self._fingerprint = fingerprint

@@ -10,7 +10,7 @@ from typing import Any, Final, Protocol
 
 import orjson
 
-from gateway.backends.backend import Backend
+from gateway.backends.served import Served
 from gateway.conversations.ahead import Ahead
 from gateway.conversations.chain import (
     NO_CHAIN,
@@ -41,9 +41,9 @@ class Keeper(Protocol):
 
     chains: Chains
     ahead: Ahead
-    slots: dict[Backend, ConversationSlots]
+    slots: dict[Served, ConversationSlots]
 
-    def slots_of(self, backend: Backend, /) -> ConversationSlots | None: ...
+    def slots_of(self, backend: Served, /) -> ConversationSlots | None: ...
     def written(self, model: str, personality: str, /) -> Written: ...
 
 
@@ -132,7 +132,7 @@ class Turn(Said):
             written = self._within.written(self._model, self._personality)
         return self._want(wish_of(body, self._chains, self.format, self.owner, written))
 
-    def go_on(self, backend: Backend) -> bool:
+    def go_on(self, backend: Served) -> bool:
         """Take the slot in which it goes on with all that is there, if its bytes tell that, and
         nobody waits for one; return whether that is so. Else it has to :meth:`begin`.
 
@@ -201,7 +201,7 @@ class Turn(Said):
         self._at = time.perf_counter()
         return True
 
-    async def begin(self, backend: Backend, target: str, lease: Lendable) -> int | None:
+    async def begin(self, backend: Served, target: str, lease: Lendable) -> int | None:
         """Place it by its chain; return the slot that it has to name, if there are several.
 
         ``lease`` is lent to others while it waits though a slot is free.

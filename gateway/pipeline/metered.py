@@ -172,7 +172,7 @@ class Metered(Outcome):
             grant.reserve(reserved)
         asks = accounting.unsettled < _WAITING
         slots = self.slots
-        backend = context.services.scheduler.backend(sent.model)
+        backend = self.server or context.services.scheduler.backend(sent.model)
         working: dict[int, int] = {}
 
         async def count() -> int | None:

@@ -12,9 +12,9 @@ from typing import Any
 
 import orjson
 
-from gateway.backends.backend import Backend
 from gateway.backends.flights import Flight
 from gateway.backends.scheduler import Scheduler
+from gateway.backends.served import Served
 from gateway.errors import BackendError, GatewayError
 from gateway.proxy.call import Call, Outcome
 from gateway.proxy.failure import Failure
@@ -37,15 +37,18 @@ async def texts(scheduler: Scheduler, call: Call, outcome: Outcome) -> AsyncGene
         outcome.attempts += 1
         model = call.model
         with scheduler.try_lease(model) or await wait_for_lease(scheduler, model, outcome) as lease:
-            backend = lease.backend
+            backend: Served = lease.backend
             deaths = backend.deaths
             flight: Flight | None = None
             try:
                 if call.prepare is not None:
-                    call.body = await call.prepare(backend)
+                    call.body = await call.prepare(lease.backend)
                     call.prepare = None
                 if scheduler.suspects:
                     await refuse_suspects(scheduler, outcome.key, model, call.target, call.body)
+                if (several := lease.backend.several) is not None:
+                    backend = lease.choose(several, call.prefix)
+                    deaths = backend.deaths
                 if (turn := call.turn) is not None:
                     gone_on = turn.go_on(backend)
                     call.slot = (
@@ -77,7 +80,7 @@ async def texts(scheduler: Scheduler, call: Call, outcome: Outcome) -> AsyncGene
 
 
 async def _once(
-    backend: Backend, call: Call, flight: Flight, outcome: Outcome
+    backend: Served, call: Call, flight: Flight, outcome: Outcome
 ) -> AsyncGenerator[str, None]:
     sink = _AnswerPieces()
     exchange: Exchange | None = None

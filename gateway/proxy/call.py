@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from gateway.backends.backend import Backend
+from gateway.backends.served import Served
 from gateway.errors import GatewayError
 from gateway.http.response import StartedResponse
 from gateway.proxy.dialect import OPENAI, Dialect
@@ -192,6 +193,8 @@ class Outcome:
     #: Whether it was given up before its answer was complete, so that llama-server may still be at
     #: work on it for a while.
     given_up: bool = False
+    #: Which of several llama-servers it was sent to, if its model may have several.
+    server: Served | None = None
     #: The state of llama-server's slots when the client hung up: see gateway.proxy.parting.
     slots: asyncio.Task[bytes | None] | None = None
 

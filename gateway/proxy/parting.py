@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-from gateway.backends.backend import Backend
+from gateway.backends.served import Served
 from gateway.proxy.sink import Sink
 from gateway.tasks import spawn
 from gateway.upstream import Exchange
@@ -21,7 +21,7 @@ _PATIENCE: Final = 1.0
 _PLACES: Final = 4
 
 
-def part(exchange: Exchange, answer: Sink, backend: Backend) -> asyncio.Task[bytes | None] | None:
+def part(exchange: Exchange, answer: Sink, backend: Served) -> asyncio.Task[bytes | None] | None:
     """End ``exchange``, soon; what the slots did by then, or ``None`` where that isn't known.
 
     A remote server is left at once, and so is any if many clients hang up at the same time.
@@ -41,13 +41,13 @@ def part(exchange: Exchange, answer: Sink, backend: Backend) -> asyncio.Task[byt
     return looking
 
 
-def _tells(backend: Backend) -> bool:
+def _tells(backend: Served) -> bool:
     if not backend.spec.ours or backend.sleeping:
         return False
     return backend.pool.exchanges <= backend.spec.parallel + _PLACES
 
 
-async def _fetch_slots(backend: Backend) -> bytes | None:
+async def _fetch_slots(backend: Served) -> bytes | None:
     try:
         async with asyncio.timeout(_PATIENCE):
             return await backend.slot_looks.now()

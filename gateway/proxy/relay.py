@@ -14,10 +14,10 @@ import time
 
 import orjson
 
-from gateway.backends.backend import Backend
 from gateway.backends.flights import Flight
 from gateway.backends.lease import Lease
 from gateway.backends.scheduler import Scheduler
+from gateway.backends.served import Served
 from gateway.errors import BackendError, GatewayError, client_has_gone
 from gateway.http.response import Answer, BufferedResponse, StartedResponse, StartResponse
 from gateway.proxy import headers
@@ -59,6 +59,7 @@ async def relay(
             heart.start()
     deaths = 0
     flight: Flight | None = None
+    backend: Served
     try:
         while True:
             outcome.attempts += 1
@@ -80,12 +81,15 @@ async def relay(
                 backend = lease.backend
                 deaths = backend.deaths
                 if call.prepare is not None:
-                    call.body = await call.prepare(backend)
+                    call.body = await call.prepare(lease.backend)
                     call.prepare = None
                 if prepares and scheduler.suspects:
                     await refuse_suspects(
                         scheduler, outcome.key, call.model, call.target, call.body
                     )
+                if (several := lease.backend.several) is not None:
+                    backend = outcome.server = lease.choose(several, call.prefix)
+                    deaths = backend.deaths
                 if (turn := call.turn) is not None:
                     gone_on = turn.go_on(backend)
                     call.slot = (
@@ -95,7 +99,7 @@ async def relay(
                     call.target, call.body, call.slot, outcome.request_id
                 )
                 return await _attempt(
-                    start_response, scheduler, lease, flight, deaths, call, outcome, heart
+                    start_response, scheduler, lease, backend, flight, deaths, call, outcome, heart
                 )
             except BROKEN_OFF as error:
                 if lease is None:
@@ -143,6 +147,7 @@ async def _attempt(
     start_response: StartResponse,
     scheduler: Scheduler,
     lease: Lease,
+    backend: Served,
     flight: Flight,
     deaths: int,
     call: Call,
@@ -153,9 +158,9 @@ async def _attempt(
     answer.awaits_head = call.stream is None
     answer.may_stream = call.stream is not False or call.gathers is not None
     try:
-        exchange = await lease.backend.pool.send(call.request(), answer)
+        exchange = await backend.pool.send(call.request(), answer)
     except BaseException:
-        lease.backend.flights.end(flight, complete=True)  # nothing of it has come there
+        backend.flights.end(flight, complete=True)  # nothing of it has come there
         raise
     flight.exchange = exchange
     outcome.sent, outcome.answer = call, answer
@@ -197,18 +202,18 @@ async def _attempt(
             started_response,
             heart,
             scheduler,
-            lease.backend,
+            backend,
             deaths,
             flight,
         )
     except BaseException as broke:
         if client_has_gone(broke):
             left = True
-            outcome.slots = part(exchange, answer, lease.backend)
+            outcome.slots = part(exchange, answer, backend)
         raise
     finally:
         outcome.given_up = not answer.ended
-        lease.backend.flights.end(flight, complete=answer.ended)
+        backend.flights.end(flight, complete=answer.ended)
         if not left:
             exchange.abort()
             answer.done()
@@ -318,7 +323,7 @@ async def _stream(
     started_response: StartedResponse,
     heart: Heartbeat | None,
     scheduler: Scheduler,
-    backend: Backend,
+    backend: Served,
     deaths: int,
     flight: Flight,
 ) -> StartedResponse:

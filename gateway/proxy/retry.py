@@ -9,9 +9,9 @@ from __future__ import annotations
 import logging
 from typing import Final
 
-from gateway.backends.backend import Backend
 from gateway.backends.flights import Flight
 from gateway.backends.scheduler import Scheduler
+from gateway.backends.served import Served
 from gateway.proxy.trial import convict
 from gateway.upstream import ConnectFailed, ConnectionLost, may_retry
 
@@ -27,7 +27,7 @@ _ATTEMPTS_OF_BYSTANDERS: Final = 4
 
 async def retry_or_raise(
     scheduler: Scheduler,
-    backend: Backend,
+    backend: Served,
     error: ConnectFailed | ConnectionLost,
     *,
     deaths: int,

@@ -11,9 +11,9 @@ import logging
 import math
 from typing import Any, Final
 
-from gateway.backends.backend import Backend
 from gateway.backends.flights import Flight
 from gateway.backends.scheduler import Scheduler
+from gateway.backends.served import Served
 from gateway.errors import BackendError, GatewayError, Unprocessable
 from gateway.proxy.strange import trait
 from gateway.upstream import ConnectionLost, UpstreamError
@@ -63,7 +63,7 @@ async def refuse_suspects(
 
 async def convict(
     scheduler: Scheduler,
-    backend: Backend,
+    backend: Served,
     error: UpstreamError,
     deaths: int,
     flight: Flight,

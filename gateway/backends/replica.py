@@ -1,0 +1,109 @@
+"""One llama-server of a model that may have several, from its start to its end, as requests see it.
+
+Each has slots, and so conversations, of its own. It stays the same when it takes the place of
+another one that has died: see :mod:`gateway.backends.replicated`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import copy
+import time
+from typing import Any, Final
+
+from gateway.backends.flights import Flights
+from gateway.backends.nodes import NodeRun
+from gateway.backends.run import End, Run
+from gateway.backends.slot_looks import SlotLooks
+from gateway.errors import GatewayError
+from gateway.models.local_model import LocalModel
+from gateway.upstream import ConnectFailed, UpstreamError, UpstreamPool
+
+#: Seconds to wait for news of a death: see :mod:`gateway.backends.local`.
+_NEWS_OF_DEATH: Final = 1.0
+_CERTAIN_NEWS: Final = 10.0
+
+
+class Replica:
+    """The llama-server of one ``run`` of ``spec``; ``away``: the same run, if it is on a node.
+
+    ``inherited``: an earlier gateway has left it.
+    """
+
+    def __init__(
+        self,
+        spec: LocalModel,
+        run: Run,
+        away: NodeRun | None,
+        flights: Flights,
+        *,
+        inherited: bool,
+    ) -> None:
+        self.spec = spec
+        self.flights = flights
+        self.slot_looks = SlotLooks(self)
+        self.inherited = inherited
+        self.starts = 1
+        self.deaths = 0
+        self.by_request = False
+        self.last_death: GatewayError | None = None
+        self.accused: list[Any] = []
+        self.sleeping = False
+        #: The requests that were sent here, or are about to be.
+        self.in_flight = 0
+        #: How many others there are, which may be sent what this one doesn't take.
+        self.others = 0
+        #: Until then others come first (monotonic): a request found nobody here.
+        self.doubted_until = 0.0
+        self._run = run
+        self._away = away
+        self._over = asyncio.Event()
+
+    @property
+    def name(self) -> str:
+        """A name that other gateways know it by, too, if it is on a node."""
+        return self._away.name if self._away is not None else ""
+
+    @property
+    def node(self) -> str | None:
+        """The node that it runs on; None: this machine."""
+        return self._away.node if self._away is not None else None
+
+    @property
+    def pool(self) -> UpstreamPool:
+        """The connections to it. Raises :class:`ConnectFailed` when there are none any more."""
+        if (pool := self._run.pool) is None:
+            raise ConnectFailed(f"a llama-server of {self.spec.name!r} is gone")
+        return pool
+
+    @property
+    def fingerprint(self) -> str | None:
+        """The fingerprint that saved slots must have to fit it; None if it has ended."""
+        return None if self._over.is_set() else self._run.fingerprint
+
+    def end(self, end: End | None = None) -> None:
+        """Note that it has ended; ``end``: how, if nobody asked for that."""
+        if end is not None:
+            self.last_death, self.by_request = end.error, end.by_request
+            self.deaths += 1
+        self._over.set()
+
+    async def suspect(self, *, refused: bool = False) -> None:
+        """Wait for the news of its death, if there is any; not where others take the request."""
+        if refused:
+            self.doubted_until = time.monotonic() + _CERTAIN_NEWS
+            if self.others:
+                return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_CERTAIN_NEWS if refused else _NEWS_OF_DEATH):
+                await self._over.wait()
+
+    async def reason(self, error: UpstreamError, deaths: int) -> GatewayError:
+        """Return its death, where that is it: a lost connection tells nobody anything."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_NEWS_OF_DEATH):
+                await self._over.wait()
+        if self.deaths > deaths and self.last_death is not None:
+            return copy.copy(self.last_death)  # each raises one of its own
+        return error
