@@ -38,6 +38,7 @@ def cluster_of(settings: Settings) -> Cluster | None:
         settings.llm_storage,
         load_timeout=settings.limits.load_timeout,
         metrics=settings.metrics.backends,
+        slots=settings.cache.enabled,
         shared=settings.store.url is not None,
     )
 

@@ -59,11 +59,13 @@ class Cluster:
         *,
         load_timeout: float,
         metrics: bool,
+        slots: bool = False,
         shared: bool = False,
         join: Callable[[str, Callable[[], None], Path], Link] = Link,
     ) -> None:
-        """``shared``: other gateways may have the same identity, which share all that runs on
-        nodes. ``join`` makes the link to Ray at an address; in ``folder`` may be a token for it.
+        """``slots``: whether conversations are told apart. ``shared``: other gateways may have the
+        same identity, which share all that runs on nodes. ``join`` makes the link to Ray at an
+        address; in ``folder`` may be a token for it.
         """
         self.shared = shared
         self._group: Group | None = None
@@ -73,6 +75,8 @@ class Cluster:
         self._folder = folder
         self._load_timeout = load_timeout
         self._metrics = metrics
+        # Of several gateways none knows what the others have put into slots.
+        self._slots = slots and not shared
         self._link = join(address, self._link_changed, folder)
         self._nodes: dict[str, KnownNode] = {}
         self._boots: dict[str, str] = {}
@@ -335,6 +339,7 @@ class Cluster:
             terms.share,
             self._load_timeout,
             self._metrics,
+            slots=self._slots,
         )
         return self._nodes[node].run(order, log)
 

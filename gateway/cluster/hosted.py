@@ -163,7 +163,9 @@ class Hosted:
             return
         finally:
             await cancel_and_wait(reports)
-        self.ready = Ready(order.server, self._door.key, self.on, run.degraded, run.tuning)
+        self.ready = Ready(
+            order.server, self._door.key, self.on, run.degraded, run.tuning, run.fingerprint
+        )
         self._journal.add(self.ready)
         watching = [
             spawn(self._guard(child.pid), name=f"guard {order.spec.name}"),

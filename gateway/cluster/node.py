@@ -41,6 +41,7 @@ from gateway.cluster.node_files import NodeFiles
 from gateway.cluster.node_settings import NodeSettings
 from gateway.cluster.node_source import CopyFailed
 from gateway.cluster.offer import Offer
+from gateway.cluster.slot_folder import SlotFolders
 from gateway.cluster.told import Batch, Has, NodeState, Order, Stores
 from gateway.errors import GatewayError, LoadFailed
 from gateway.models.local_model import LocalModel
@@ -70,6 +71,7 @@ class Node:
         self._certifying = asyncio.Lock()
         self._changed = asyncio.Event()  # what the memory depends on has changed
         self._sockets = 0
+        self._slot_files = SlotFolders(settings.data_dir / "cache")
         self._has = Has(Memory(), False, {})
         self._runtime = Path()
         self._capacity: Capacity
@@ -245,7 +247,10 @@ class Node:
         self._sockets += 1
         socket = self._runtime / f"{self._sockets}.sock"
         environment = replace(
-            self._environment, load_timeout=order.load_timeout, metrics=order.metrics
+            self._environment,
+            load_timeout=order.load_timeout,
+            metrics=order.metrics,
+            slot_saves=self._slot_files.of(order.gateway) if order.slots else None,
         )
         server = self._servers[order.server] = Hosted(
             order,

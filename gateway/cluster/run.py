@@ -67,8 +67,6 @@ class ClusterRun:
     ``ready``: it is already, and is to be taken over.
     """
 
-    fingerprint: str | None = None  # saved slots stay on the machine that they were saved on
-
     def __init__(self, node: There, order: Order, log: LogRing, ready: Ready | None = None) -> None:
         self.order = order
         self.node = node.name
@@ -80,6 +78,8 @@ class ClusterRun:
         #: Offers of files that its node lacks, and the nodes that make them.
         self.offers: list[Any] = []
         self.tuning: Tuning | None = None
+        #: Of what runs there: what is saved of its slots stays on its node.
+        self.fingerprint: str | None = None
         self.on: Placement = order.on
         self.child: RemoteChild | None = None
         #: Called when :attr:`on` has changed, or how far its load is.
@@ -211,6 +211,7 @@ class ClusterRun:
     def _hear_ready(self, ready: Ready) -> None:
         self._ready, self.on = ready, ready.on
         self.degraded, self.tuning = ready.degraded, ready.tuning
+        self.fingerprint = ready.fingerprint
 
     def lose(self, why: str) -> None:
         """Note that its node is gone, or has started anew without it."""

@@ -32,7 +32,8 @@ class Order:
     ``server``: its unique id; ``gateway``: whose it is. ``on``: the devices of that node where it
     has its place, beside what ``taken`` says of them; ``shared`` and ``share`` as in
     :meth:`Accounts.grant`. ``metrics``: whether it keeps some.
-    ``offers``: where files can be copied from that it lacks.
+    ``offers``: where files can be copied from that it lacks. ``slots``: whether its slots can be
+    emptied, and written to files there, as only its gateway asks for.
     """
 
     server: str
@@ -45,6 +46,7 @@ class Order:
     load_timeout: float = 300.0
     metrics: bool = False
     offers: tuple[Offer, ...] = ()
+    slots: bool = False
 
 
 # --- events of one llama-server ------------------------------------------------------------------
@@ -102,7 +104,7 @@ class Prepared:
 @dataclass(frozen=True, slots=True)
 class Ready:
     """It answers, behind the door of its gateway that ``key`` opens. ``on``: what it has taken of
-    which device. Bytes.
+    which device. Bytes. ``fingerprint``: see :class:`gateway.backends.run.Run`.
     """
 
     server: str
@@ -110,6 +112,7 @@ class Ready:
     on: Placement
     degraded: str | None
     tuning: Tuning | None
+    fingerprint: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

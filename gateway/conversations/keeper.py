@@ -8,6 +8,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from gateway.backends.backend import Backend
 from gateway.backends.served import Served
 from gateway.conversations.ahead import Ahead
 from gateway.conversations.chain import NOTHING_WRITTEN, Chains, Wish, may_answer_more, wish_of
@@ -49,6 +50,9 @@ class Conversations:
     ) -> None:
         self._folder = folder
         self._shelf = Shelf(CacheFiles(folder, max_size), max_age=max_age, min_tokens=min_tokens)
+        # On nodes nothing is saved: what is in slots stays there as long as it may.
+        self._unsaved = Shelf(CacheFiles(folder, 0), max_age=max_age, min_tokens=min_tokens)
+        self._unsaved.tally = self._shelf.tally
         self.chains = Chains()
         self._min_tokens = min_tokens
         #: Bytes of a body with which it may be too short: see :meth:`is_short`.
@@ -100,8 +104,12 @@ class Conversations:
         """
         return Stray(self.slots_of, owner, count)
 
-    def changed(self, backend: Served, path: str, body: bytes) -> None:
+    def changed(self, backend: Backend, path: str, body: bytes) -> None:
         """An administrator has asked ``path`` of a llama-server to change what it does."""
+        for one in backend.several.replicas if backend.several is not None else (backend,):
+            self._changed(one, path, body)
+
+    def _changed(self, backend: Served, path: str, body: bytes) -> None:
         slots = self.slots_of(backend)
         if slots is None:
             return
@@ -129,7 +137,10 @@ class Conversations:
         return slots
 
     def _begin(self, backend: Served, fingerprint: str) -> ConversationSlots:
-        slots = self.slots[backend] = ConversationSlots(backend, fingerprint, self._shelf)
+        shelf = self._shelf if backend.node is None else self._unsaved
+        slots = self.slots[backend] = ConversationSlots(backend, fingerprint, shelf)
+        if backend.inherited:
+            slots.suspect()
         if (counts := self._shelf.tally.models.get(slots.model)) is not None:
             # Saved no more was what another llama-server, or another file, couldn't save.
             counts.switched_off = self._shelf.off(fingerprint)
@@ -169,7 +180,7 @@ class Conversations:
     async def leave(self, backend: Served, pool: Upstream) -> None:
         """Save what the process of ``backend`` still holds; it is about to be ended."""
         slots = self.slots.pop(backend, None)
-        if slots is not None and slots.starts == backend.starts and self._shelf.usable:
+        if slots is not None and slots.starts == backend.starts and slots.shelf.usable:
             await slots.leave(pool, _LEAVING)
 
     def forget_others(self, known: Callable[[str], bool]) -> None:

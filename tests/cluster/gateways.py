@@ -21,6 +21,7 @@ def cluster_of(machines: Machines) -> Callable[[Settings], Cluster | None]:
             settings.llm_storage,
             load_timeout=settings.limits.load_timeout,
             metrics=settings.metrics.backends,
+            slots=settings.cache.enabled,
             join=joins(machines),
         )
 

@@ -297,6 +297,26 @@ async def test_where_one_copy_dies_the_model_stays_ready(machines: Machines, own
         assert len(machines.reserved) == len(pids(machines)) == 2
 
 
+async def test_a_request_passes_by_a_copy_that_was_not_there_for_another(
+    machines: Machines, own: Path
+) -> None:
+    await machines.start("attic")
+    await machines.start("cellar")
+    spec = machines.box.spec("a", nodes=("attic", "cellar"), replicas=2, parallel=2)
+    async with gateway_of(machines, spec, folder=own) as (scheduler, cluster):
+        await up(cluster, "attic", "cellar")
+        several = (await copied(scheduler, 2)).several
+        leases = [await scheduler.lease("a") for _ in range(4)]
+        first, second = (lease.choose(several, ()) for lease in leases[:2])
+        assert first is not second
+        await asyncio.wait_for(first.suspect(refused=True), 0.5)
+        assert [lease.choose(several, ()) for lease in leases[2:]] == [second] * 2
+        assert (first.in_flight, second.in_flight) == (1, 3)
+        for lease in leases:
+            lease.release()
+        assert (first.in_flight, second.in_flight) == (0, 0)
+
+
 async def test_where_a_node_is_lost_its_copy_goes_to_another(machines: Machines, own: Path) -> None:
     for name in ("attic", "cellar", "garage"):
         await machines.start(name)

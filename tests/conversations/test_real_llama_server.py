@@ -41,11 +41,12 @@ def words(seed: int, count: int) -> str:
 
 
 async def ask(
-    running: Running, model: str, messages: list[dict[str, str]], **more: Any
+    running: Running, model: str, messages: list[dict[str, str]], *, key: Any = None, **more: Any
 ) -> tuple[str, int, int]:
     """The text of an answer, the tokens of its prompt, and how many of them were cached."""
     body = {"model": model, "messages": messages, "temperature": 0, "max_tokens": 8, **more}
-    status, answer = await running.json("POST", "/v1/chat/completions", json=body)
+    path = "/v1/chat/completions"
+    status, answer = await running.json("POST", path, json=body, key=key or running.key)
     assert status == 200, answer
     usage = answer["usage"]
     cached = usage["prompt_tokens_details"]["cached_tokens"]
