@@ -15,13 +15,17 @@ from typing import Any
 
 from gateway.cluster.node import Node
 from gateway.cluster.node_settings import NodeSettings
+from gateway.cluster.placement_groups import release, reserved
 from gateway.cluster.registry import ANNOUNCE_EVERY, Registry
-from gateway.cluster.told import NAMESPACE, REGISTRY
+from gateway.cluster.told import NAMESPACE, REGISTRY, is_resource
+from gateway.tasks import spawn
 
 _log = logging.getLogger(__name__)
 
 #: The resource that Ray gives the head, and nothing else.
 _ON_THE_HEAD = "node:__internal_head__"
+#: Seconds between two looks for what is reserved and nobody's.
+_SWEEP = 30.0
 
 
 class _Loop:
@@ -65,7 +69,8 @@ class NodeActor:
 
         while True:
             try:
-                told = registry_of(ray).ask.remote("announce", self._node.name, self._node.boot)
+                node = self._node
+                told = registry_of(ray).ask.remote("announce", node.name, node.boot, node.claims)
                 ray.get(told, timeout=ANNOUNCE_EVERY)
             except Exception as error:  # the head is away, or the registry is being started anew
                 _log.warning("the node cannot announce itself: %s", type(error).__name__)
@@ -73,15 +78,31 @@ class NodeActor:
 
 
 class RegistryActor:
-    """The actor of the registry."""
+    """The actor of the registry, which also gives back what nobody else will."""
 
     def __init__(self) -> None:
         self._registry = Registry()
+        self._sweeping: asyncio.Task[None] | None = None
 
     async def ask(self, what: str, *arguments: Any) -> Any:
         """Call a method of the registry."""
+        if self._sweeping is None:
+            self._sweeping = spawn(self._sweep(), name="give back what is nobody's")
         method: Callable[..., Awaitable[Any]] = getattr(self._registry, what)
         return await method(*arguments)
+
+    async def _sweep(self) -> None:
+        """Give back what is reserved for llama-servers that no node has, nor will have."""
+        while True:
+            await asyncio.sleep(_SWEEP)
+            try:
+                there = await asyncio.to_thread(reserved)
+                ours = [name for name, of in there.items() if all(map(is_resource, of))]
+                for name in self._registry.unclaimed(ours):
+                    _log.warning("giving back what is reserved for %s: no node has it", name)
+                    await asyncio.to_thread(release, name)
+            except Exception as error:  # it is tried again, and nothing else depends on it
+                _log.warning("what is reserved cannot be looked at: %s", error)
 
 
 def registry_of(ray: Any) -> Any:

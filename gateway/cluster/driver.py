@@ -3,7 +3,8 @@
 ``python -m gateway.cluster.driver ADDRESS`` with a socket as its standard input. Requests come as
 ``(number, operation, *arguments)`` and are answered by ``(number, error, value)``; ``error`` is
 ``None``, or the kind and text of an exception. Operations: ``call`` (actor, method, arguments),
-``kill`` (actor), ``reserve`` (name, resources), ``release`` (name), ``cancel`` (number).
+``kill`` (actor), ``reserve`` (name, resources), ``reserved`` (prefix), ``release`` (name),
+``cancel`` (number).
 The first message that it sends has the number 0: whether Ray is joined.
 
 It is apart from the gateway because Ray ends the process of a driver whose head is away for too
@@ -20,12 +21,10 @@ import sys
 from collections.abc import Coroutine
 from typing import Any
 
+from gateway.cluster import placement_groups
 from gateway.cluster.frames import packed, receive
 from gateway.cluster.told import NAMESPACE, REGISTRY
 from gateway.tasks import spawn
-
-#: Seconds for Ray to make a reservation, which it does at once if it ever can.
-_RESERVE = 10.0
 
 _log = logging.getLogger(__name__)
 
@@ -37,7 +36,6 @@ class Driver:
         self._writer = writer
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._actors: dict[str, Any] = {}
-        self._groups: dict[str, Any] = {}
         self._ray = ray
 
     def take(self, number: int, operation: str, arguments: tuple[Any, ...]) -> None:
@@ -89,16 +87,11 @@ class Driver:
         return self._ray.get_actor(actor, NAMESPACE)
 
     async def _reserve(self, name: str, resources: dict[str, float]) -> None:
-        await asyncio.to_thread(self._make_group, name, resources)
+        await asyncio.to_thread(placement_groups.reserve, name, resources)
 
-    def _make_group(self, name: str, resources: dict[str, float]) -> None:
-        from ray.util.placement_group import placement_group, remove_placement_group
-
-        group = placement_group([resources], name=name, lifetime="detached")
-        if not group.wait(_RESERVE):
-            remove_placement_group(group)
-            raise TimeoutError(f"Ray has not so much left: {resources}")
-        self._groups[name] = group
+    async def _reserved(self, prefix: str) -> dict[str, tuple[str, ...]]:
+        there = await asyncio.to_thread(placement_groups.reserved)
+        return {name: of for name, of in there.items() if name.startswith(prefix)}
 
     async def _kill(self, actor: str) -> None:
         self._actors.pop(actor, None)
@@ -106,18 +99,7 @@ class Driver:
         await asyncio.to_thread(self._ray.kill, handle, no_restart=True)
 
     async def _release(self, name: str) -> None:
-        await asyncio.to_thread(self._remove_group, name)
-
-    def _remove_group(self, name: str) -> None:
-        from ray.util.placement_group import get_placement_group, remove_placement_group
-
-        group = self._groups.pop(name, None)
-        if group is None:
-            try:
-                group = get_placement_group(name)
-            except ValueError:  # there is none
-                return
-        remove_placement_group(group)
+        await asyncio.to_thread(placement_groups.release, name)
 
 
 def join(address: str) -> Any:

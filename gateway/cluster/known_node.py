@@ -17,6 +17,7 @@ from gateway.backends.placement import Card, Memory
 from gateway.cluster.ca import server_name
 from gateway.cluster.link import Link, Refused, Unreachable
 from gateway.cluster.offer import Offer
+from gateway.cluster.reservations import Reservations
 from gateway.cluster.run import ClusterRun
 from gateway.cluster.told import (
     NODE,
@@ -31,23 +32,19 @@ from gateway.cluster.told import (
     ServerState,
     Stopped,
     Stores,
-    resource,
 )
 from gateway.errors import GatewayError
 from gateway.models.local_model import LocalModel
-from gateway.tasks import cancel_and_wait, spawn, spawn_lasting
+from gateway.tasks import cancel_and_wait, spawn_lasting
 
 _log = logging.getLogger(__name__)
 
-_MIB: Final = 2**20
 #: Seconds between two tries to hear from a node that gives no answer; after how many its
 #: llama-servers count as lost; and after how many it is asked seldom.
 _AGAIN: Final = 1.0
 _LOST_AFTER: Final = 5.0
 _SELDOM_AFTER: Final = 60.0
 _SELDOM: Final = 5.0
-#: Seconds to wait until Ray has taken back what was reserved.
-_RELEASE: Final = 2.0
 #: Seconds to wait for a node that is to end something.
 _END: Final = 30.0
 
@@ -96,7 +93,15 @@ class KnownNode:
         #: Seconds that requests of other gateways may take to end before a llama-server does.
         self.patience = 0.0
         self._boot = ""
-        self._releasing: set[asyncio.Task[None]] = set()
+        self._reservations = Reservations(
+            gateway,
+            name,
+            link,
+            lambda: self.has,
+            lambda: {server: run.order for server, run in self._runs.items()},
+        )
+        #: What was ended here, while the node could not be told.
+        self._ended: set[str] = set()
         self._silent_since: float | None = None
         self._wake = asyncio.Event()
         self._following = spawn_lasting(self._follow, name=f"follow the node {name}")
@@ -136,7 +141,8 @@ class KnownNode:
 
     async def close(self) -> None:
         """Hear of it no more. What runs there goes on."""
-        await cancel_and_wait(self._following, *self._releasing)
+        await cancel_and_wait(self._following)
+        await self._reservations.close()
 
     async def ask(self, what: str, *arguments: Any) -> Any:
         """Return what the node's method ``what`` returns. See :meth:`Link.call`."""
@@ -153,6 +159,7 @@ class KnownNode:
         """Return a run of what runs there already."""
         assert state.ready is not None
         order = state.order
+        self._reservations.keep(order.server)
         run = self._runs[order.server] = ClusterRun(self, order, log, state.ready)
         for line in state.log:
             log.append(line)
@@ -164,11 +171,13 @@ class KnownNode:
         if not self.up:
             raise Unreachable(self.problem or "it is not up")
         try:
-            await self._link.reserve(order.server, self._resources(order))
+            await self._reservations.reserve(order)
             if lacks := await self.ask("lacks", order.spec):
                 run.offers = await self._offers(order.spec, lacks)
                 order = replace(order, offers=tuple(offer for _, offer in run.offers))
+            self._ended.add(order.server)  # unless it says that it has begun
             await self.ask("start", order)
+            self._ended.discard(order.server)
         except Refused as error:
             raise Unreachable(str(error)) from error
         except Unreachable as error:
@@ -197,18 +206,6 @@ class KnownNode:
             with contextlib.suppress(GatewayError):  # it ends by itself
                 await node.ask("take_back", offer.id)
 
-    def _resources(self, order: Order) -> dict[str, float]:
-        cards: tuple[Card, ...] = self.has.memory.cards
-        if self.has.memory.ram is not None:
-            cards = (*cards, self.has.memory.ram)
-        sizes = {card.name: card.size for card in cards}
-        # What is too big for all there is may try: Ray would never give it so much.
-        return {
-            resource(self.name, name): min(size, sizes.get(name, size)) // _MIB
-            for name, size in order.on
-            if size >= _MIB
-        } or {resource(self.name, "node"): 0.001}
-
     async def kill(self, run: ClusterRun) -> None:
         """Have its process killed."""
         with contextlib.suppress(GatewayError):
@@ -229,26 +226,13 @@ class KnownNode:
                     run.order.spec.name,
                     error,
                 )
+                self._ended.add(run.order.server)
         await self.forget(run)
 
     async def forget(self, run: ClusterRun) -> None:
         """Know it no more, and give back what was reserved for it."""
         self._runs.pop(run.order.server, None)
-        await self._give_back(run.order.server)
-
-    async def _give_back(self, server: str) -> None:
-        """Give back what was reserved; while the head is away that goes on without us."""
-        releasing = spawn(self._release(server), name=f"release {server}")
-        self._releasing.add(releasing)
-        releasing.add_done_callback(self._releasing.discard)
-        await asyncio.wait([releasing], timeout=_RELEASE)
-
-    async def _release(self, server: str) -> None:
-        while True:
-            with contextlib.suppress(GatewayError):
-                await self._link.release(server)
-                return
-            await asyncio.sleep(_AGAIN)
+        await self._reservations.give_back(run.order.server)
 
     def let_go(self, run: ClusterRun) -> None:
         """Know it no more, but leave it running."""
@@ -280,6 +264,7 @@ class KnownNode:
         if state.boot != self._boot:
             if self._boot:
                 _log.warning("the node %s has started anew", self.name)
+                self._ended.clear()
             self._boot = state.boot
         self._take(state.has)
         self.files = state.stores.files
@@ -295,10 +280,12 @@ class KnownNode:
         for server, one in there.items():
             if one.order.gateway != self._gateway or server in self._runs:
                 continue
-            if not self._found(self, one):
+            if server in self._ended or not self._found(self, one):
                 _log.info("ending %s on %s: nobody wants it", one.order.spec.name, self.name)
                 await self.ask("stop", server)
-                await self._give_back(server)
+                self._ended.discard(server)
+                await self._reservations.give_back(server)
+        await self._reservations.sweep(there, alone=not self.patience)
         self._changed()
         return state.last
 

@@ -105,6 +105,11 @@ class Link:
         """Have Ray set ``resources`` aside under ``name``; see :func:`.told.resource`."""
         await self._ask("reserve", name, resources)
 
+    async def reserved(self, prefix: str) -> dict[str, tuple[str, ...]]:
+        """Return the resources that are reserved under names that begin so, by name."""
+        found: dict[str, tuple[str, ...]] = await self._ask("reserved", prefix)
+        return found
+
     async def release(self, name: str) -> None:
         """Give back what was reserved, if anything is."""
         await self._ask("release", name)

@@ -42,7 +42,7 @@ from gateway.cluster.node_settings import NodeSettings
 from gateway.cluster.node_source import CopyFailed
 from gateway.cluster.offer import Offer
 from gateway.cluster.slot_folder import SlotFolders
-from gateway.cluster.told import Batch, Has, NodeState, Order, Stores
+from gateway.cluster.told import Batch, Has, NodeState, Order, Stores, reservation
 from gateway.errors import GatewayError, LoadFailed
 from gateway.models.local_model import LocalModel
 from gateway.private_files import make_folder, write_private
@@ -93,6 +93,12 @@ class Node:
     def boot(self) -> str:
         """What tells this life of the node from others."""
         return self._journal.boot
+
+    @property
+    def claims(self) -> tuple[str, ...]:
+        """The reservations of its llama-servers. For any thread."""
+        orders = [server.order for server in list(self._servers.values())]
+        return tuple(reservation(order.gateway, order.server) for order in orders)
 
     @property
     def connections(self) -> int:

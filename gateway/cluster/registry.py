@@ -10,10 +10,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections.abc import Iterable
 
 #: Seconds between two announcements of a node, and how long a question waits for news.
 ANNOUNCE_EVERY = 10.0
 _WAIT = 20.0
+#: Seconds after which what is reserved for a llama-server that no node has is for none that is to
+#: come, either: who begins a load waits for less.
+_UNCLAIMED = 120.0
 #: Seconds for which the right to place models holds without being asked for again.
 LEASE = 10.0
 
@@ -28,9 +32,13 @@ class Registry:
         self._placing: dict[str, tuple[str, float]] = {}
         self._wanted: dict[str, asyncio.Future[tuple[str, str] | None]] = {}
         self._want = asyncio.Event()
+        self._claimed: dict[str, float] = {}  # by reservation, when a node said last that it is its
 
-    async def announce(self, node: str, boot: str) -> None:
-        """Note that a node is there, in this life of it."""
+    async def announce(self, node: str, boot: str, claims: Iterable[str] = ()) -> None:
+        """Note that a node is there, in this life of it. ``claims``: the reservations of the
+        llama-servers that it has.
+        """
+        self._claimed |= dict.fromkeys(claims, time.monotonic())
         if self._nodes.get(node) != boot:
             self._nodes[node] = boot
             self._tell()
@@ -39,6 +47,12 @@ class Registry:
         """Forget a node, which won't come back by itself."""
         if self._nodes.pop(node, None) is not None:
             self._tell()
+
+    def unclaimed(self, reservations: Iterable[str]) -> list[str]:
+        """Return which of all ``reservations`` have been nobody's for two minutes."""
+        now = time.monotonic()
+        self._claimed = {name: self._claimed.get(name, now) for name in reservations}
+        return [name for name, last in self._claimed.items() if now - last > _UNCLAIMED]
 
     async def nodes(self, version: int) -> tuple[int, dict[str, str]]:
         """Return the boot of each node, when they are others than at ``version``, or after 20 s."""

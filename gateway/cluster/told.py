@@ -18,11 +18,23 @@ NAMESPACE = "llm-gateway"
 REGISTRY = "registry"
 #: What the name of the actor of a node begins with.
 NODE = "node/"
+#: What the names of the resources of nodes begin with.
+_RESOURCE = "llm:"
 
 
 def resource(node: str, device: str) -> str:
     """Return the name of a Ray resource: MiB of one device of one node."""
-    return f"llm:{node}/{device}"
+    return f"{_RESOURCE}{node}/{device}"
+
+
+def is_resource(name: str, node: str = "") -> bool:
+    """Return whether a Ray resource is such a one, of ``node`` if that is given."""
+    return name.startswith(resource(node, "") if node else _RESOURCE)
+
+
+def reservation(gateway: str, server: str) -> str:
+    """Return what is called what is reserved in Ray for a llama-server."""
+    return f"{gateway}/{server}"
 
 
 @dataclass(frozen=True, slots=True)

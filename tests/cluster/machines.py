@@ -32,8 +32,10 @@ class Machines:
         self.registry = Registry()
         self.nodes: dict[str, Node] = {}
         self.reserved: dict[str, dict[str, float]] = {}
+        self.links: list[Joined] = []  # of all gateways
         self.head_is_away = False
         self._gone: dict[str, asyncio.Event] = {}
+        self._cut_off: set[str] = set()
 
     async def start(self, name: str, **settings: Any) -> Node:
         """Start a machine, which announces itself."""
@@ -56,6 +58,16 @@ class Machines:
         self._gone.pop(name).set()
         await node.close()
 
+    def cut_off(self, name: str) -> None:
+        """Have a machine give no answer, while all goes on there."""
+        self._cut_off.add(name)
+        self._gone[name].set()
+
+    def reach_again(self, name: str) -> None:
+        """End that."""
+        self._gone[name] = asyncio.Event()
+        self._cut_off.discard(name)
+
     async def close(self) -> None:
         for name in list(self.nodes):
             await self.lose(name)
@@ -67,7 +79,7 @@ class Machines:
             return await getattr(self.registry, method)(*arguments)
         name = actor.removeprefix(NODE)
         node = self.nodes.get(name)
-        if node is None:
+        if node is None or name in self._cut_off:
             raise Unreachable("ActorDiedError: the node is gone", final=True)
         asked = spawn(getattr(node, method)(*arguments), name=f"{method} of {name}")
         gone = spawn(self._gone[name].wait(), name=f"end of {name}")
@@ -89,6 +101,7 @@ class Joined(Link):
     """A link to ``machines`` in place of one to Ray, whose driver is a process."""
 
     machines: Machines
+    asked: set[asyncio.Task[Any]]
 
     def open(self) -> None:
         self.joined, self.problem = True, None
@@ -96,10 +109,27 @@ class Joined(Link):
     async def close(self) -> None:
         self.joined, self.problem = False, "closed"
 
+    def lose(self) -> None:
+        """As when the driver dies; :meth:`open` joins again."""
+        self.joined, self.problem = False, "its driver has ended"
+        for asked in self.asked:
+            asked.cancel()
+        self._changed()
+
     async def call(self, actor: str, method: str, *arguments: Any) -> Any:
         if not self.joined:
             raise Unreachable("Ray is not joined")
-        return await self.machines.call(actor, method, *arguments)
+        asked = spawn(self.machines.call(actor, method, *arguments), name=f"call {method}")
+        self.asked.add(asked)
+        try:
+            return await asked
+        except asyncio.CancelledError:
+            if self.joined:
+                raise
+            raise Unreachable("Ray is not joined") from None
+        finally:
+            asked.cancel()
+            self.asked.discard(asked)
 
     async def kill(self, actor: str) -> None:
         if (name := actor.removeprefix(NODE)) not in self.machines.nodes:
@@ -109,6 +139,10 @@ class Joined(Link):
     async def reserve(self, name: str, resources: dict[str, float]) -> None:
         self.machines.reserved[name] = resources
 
+    async def reserved(self, prefix: str) -> dict[str, tuple[str, ...]]:
+        there = self.machines.reserved
+        return {name: tuple(of) for name, of in there.items() if name.startswith(prefix)}
+
     async def release(self, name: str) -> None:
         self.machines.reserved.pop(name, None)
 
@@ -116,7 +150,8 @@ class Joined(Link):
 def joins(machines: Machines) -> Callable[[str, Callable[[], None], Path], Link]:
     def join(address: str, changed: Callable[[], None], folder: Path) -> Link:
         link = Joined(address, changed)
-        link.machines = machines
+        link.asked, link.machines = set(), machines
+        machines.links.append(link)
         return link
 
     return join

@@ -1,0 +1,97 @@
+"""What is reserved for llama-servers: each has as much as it was given, and nothing else has."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from gateway.backends.backend import State
+from gateway.cluster import registry
+from gateway.cluster.registry import Registry
+from gateway.cluster.told import reservation
+from tests.cluster.machines import Machines, gateway_of, up
+from tests.cluster.test_placing import answer, machines, own, pids
+from tests.schedulers import in_state
+from tests.scripted import gone
+
+__all__ = ["machines", "own"]
+
+
+async def reserved_are(machines: Machines, *names: str) -> None:
+    """Wait until there are these reservations, and no others."""
+    async with asyncio.timeout(10):
+        while set(machines.reserved) != set(names):
+            await asyncio.sleep(0.02)  # Ray tells nobody
+
+
+async def test_what_is_unloaded_while_ray_is_away_ends_when_it_is_back(
+    machines: Machines, own: Path
+) -> None:
+    await machines.start("attic")
+    spec = machines.box.spec("a", nodes=("attic",))
+    async with gateway_of(machines, spec, folder=own) as (scheduler, cluster):
+        await up(cluster, "attic")
+        await scheduler.load("a")
+        (pid,) = pids(machines)
+        (link,) = machines.links
+        link.lose()
+        await scheduler.unload("a")
+        assert pids(machines) == [pid]
+        link.open()
+        assert await gone(pid)
+        await in_state(scheduler, "a", State.STOPPED)
+        assert await answer(scheduler) == 200
+        assert len(machines.reserved) == len(pids(machines)) == 1
+
+
+async def test_what_is_found_again_after_its_node_was_lost_has_its_memory_again(
+    machines: Machines, own: Path
+) -> None:
+    await machines.start("attic")
+    spec = machines.box.spec("a", nodes=("attic",))
+    async with gateway_of(machines, spec, folder=own) as (scheduler, cluster):
+        await up(cluster, "attic")
+        await scheduler.load("a")
+        before, reserved = pids(machines), dict(machines.reserved)
+        machines.cut_off("attic")
+        await up(cluster)
+        await reserved_are(machines)
+        machines.reach_again("attic")
+        await in_state(scheduler, "a", State.READY)
+        assert await answer(scheduler) == 200
+        assert (pids(machines), machines.reserved) == (before, reserved)
+
+
+async def test_what_a_gateway_left_that_was_killed_before_it_ordered_anything_is_given_back(
+    machines: Machines, own: Path
+) -> None:
+    await machines.start("attic")
+    spec = machines.box.spec("a", nodes=("attic",))
+    async with gateway_of(machines, spec, folder=own) as (scheduler, cluster):
+        await up(cluster, "attic")
+        await scheduler.load("a")
+        (ours,) = machines.reserved
+    gateway = ours.split("/")[0]
+    others = (reservation("other", "1"), reservation(gateway, "2"))
+    machines.reserved[reservation(gateway, "1")] = {"llm:attic/RAM": 64}
+    machines.reserved[others[0]] = {"llm:attic/RAM": 64}
+    machines.reserved[others[1]] = {"llm:cellar/RAM": 64}  # which may have its llama-server
+    async with gateway_of(machines, spec, folder=own) as (scheduler, cluster):
+        await in_state(scheduler, "a", State.READY)
+        await reserved_are(machines, ours, *others)
+        await machines.start("cellar")
+        await up(cluster, "attic", "cellar")
+        await reserved_are(machines, ours, others[0])
+
+
+async def test_what_no_node_has_is_nobodys_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    known, names = Registry(), ["g/1", "g/2"]
+    await known.announce("attic", "boot", ["g/1", "g/3"])
+    assert known.unclaimed(names) == []
+    monkeypatch.setattr(registry, "_UNCLAIMED", 0.0)
+    assert set(known.unclaimed(names)) == {"g/1", "g/2"}
+    monkeypatch.setattr(registry, "_UNCLAIMED", 60.0)
+    await known.announce("attic", "boot", ["g/1"])
+    assert known.unclaimed(names) == []
