@@ -58,7 +58,8 @@ async def retry_or_raise(
     # No attempt more for one that was refused: a connection that was used again may have taken it
     # to the process that died, before the next one was refused.
     if at_hand and not heard and attempts < most:
-        await backend.suspect(refused=refused)
+        if backend.deaths == deaths:  # else it is known already, and another may be there
+            await backend.suspect(refused=refused)
         may_wait = revives or backend.deaths == deaths
         if may_wait and may_retry(error, body_at_hand=at_hand, repeatable=here):
             _log.warning("%s; sending the request again", error.message)

@@ -78,6 +78,7 @@ class UpstreamPool:
         self._waiters: deque[asyncio.Future[None]] = deque()
         self._idle: list[Connection] = []  # the last used one last
         self._open: set[Connection] = set()
+        self._connecting: set[asyncio.Timeout] = set()
         self.reconnecting: set[Exchange] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
@@ -169,6 +170,8 @@ class UpstreamPool:
             waiter = self._waiters.popleft()
             if not waiter.done():
                 waiter.set_exception(ConnectFailed(f"{self.name} is shut down"))
+        for deadline in self._connecting:
+            deadline.reschedule(0.0)
         self.abort_all()
         if self._timer is not None:
             self._timer.cancel()
@@ -243,15 +246,21 @@ class UpstreamPool:
         if excess > 0:
             self._close_idle(excess)
         connection = self._connection_class(self)
+        deadline = asyncio.timeout(self._connect_timeout)
         try:
-            async with asyncio.timeout(self._connect_timeout):
+            async with deadline:
+                self._connecting.add(deadline)
                 await connect(self._address, connection)
         except TimeoutError:
+            if self._closed:
+                raise ConnectFailed(f"{self.name} is shut down") from None
             raise self._too_late(
                 f"{self.name} accepted no connection within {self._connect_timeout:g} s"
             ) from None
         except OSError as error:
             raise ConnectFailed(f"cannot connect to {self.name}: {error}") from error
+        finally:
+            self._connecting.discard(deadline)
         if self._closed:
             connection.abort()
             raise ConnectFailed(f"{self.name} is shut down")

@@ -68,6 +68,19 @@ async def test_cancelling_a_connect_gives_its_place_back(
         await pool.send(GET, recorder())
 
 
+async def test_closing_a_pool_ends_its_connects_at_once(
+    full_backlog: Any, pool_of: MakePool, recorder: Any
+) -> None:
+    address, _, _ = full_backlog
+    pool = pool_of(address, connect_timeout=60)
+    asked = spawn(pool.send(GET, recorder()), name="test")
+    await asyncio.sleep(0)
+    async with asyncio.timeout(5):
+        await pool.close()
+        with pytest.raises(ConnectFailed, match="llama is shut down"):
+            await asked
+
+
 async def test_cancelling_at_any_step_of_connecting_gives_the_place_back(
     backend: Any, pool_of: MakePool, recorder: Any, get: Any
 ) -> None:
