@@ -42,7 +42,9 @@ def leave_the_network() -> None:
     if libc.unshare(_CLONE_NEWNET):
         raise OSError(ctypes.get_errno(), "a network namespace needs root")
     _ip("link", "set", "lo", "up")
-    _ip("link", "add", _BRIDGE, "type", "bridge")
+    # With an address of its own: else it has that of one of its cables, and another one when that
+    # is unplugged, so that nothing of the machines reaches us until they ask for it again.
+    _ip("link", "add", _BRIDGE, "address", "02:00:00:00:00:01", "type", "bridge")
     _ip("address", "add", "10.88.0.1/24", "dev", _BRIDGE)
     _ip("link", "set", _BRIDGE, "up")
 
