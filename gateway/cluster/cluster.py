@@ -10,10 +10,11 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from gateway.backends.nodes import NodeStatus, Terms, UnknownNode
 from gateway.backends.placement import Demand, Memory
+from gateway.backends.run import NODE_LOST
 from gateway.cluster.ca import Authority, Credentials, client_context, server_name
 from gateway.cluster.demands import Demands
 from gateway.cluster.group import Group
@@ -25,7 +26,7 @@ from gateway.cluster.told import NODE, REGISTRY, Order, ServerState
 from gateway.errors import GatewayError, LoadFailed
 from gateway.models.local_model import LocalModel
 from gateway.private_files import make_folder, write_private
-from gateway.tasks import cancel_and_wait, spawn_lasting
+from gateway.tasks import cancel_and_wait, spawn, spawn_lasting
 
 if TYPE_CHECKING:
     from gateway.backends.logring import LogRing
@@ -105,7 +106,10 @@ class Cluster:
         self._watching = spawn_lasting(self._watch, name="watch the registry of nodes")
         if self.shared:
             self._group = Group(
-                self._gateway, self._link, load=lambda model: self.load(model), changed=self.changed
+                self._gateway,
+                self._link,
+                load=lambda model: self.load(model),
+                changed=self._places_changed,
             )
 
     async def close(self) -> None:
@@ -163,6 +167,7 @@ class Cluster:
                         certify=self._certify,
                         found=self._server_found,
                         sources=self._demands.sources,
+                        places=lambda: self.places,
                         changed=self._node_changed,
                     )
                     node.drained = name in self._drained
@@ -170,6 +175,11 @@ class Cluster:
                 elif self._boots.get(name) != boot:
                     self._nodes[name].wake()
             self._boots = boots
+
+    def _places_changed(self) -> None:
+        for node in self._nodes.values():
+            node.meet_again()  # what the gateway that placed before has left, this one has to judge
+        self.changed()
 
     def _note(self, problem: str | None) -> None:
         if problem != self._away:
@@ -300,32 +310,54 @@ class Cluster:
         return SoughtRun(self, spec, log)
 
     async def seek(self, spec: LocalModel, log: LogRing) -> ClusterRun:
-        """Have another gateway load ``spec``, and return a run of it. Raises LoadFailed."""
+        """Have another gateway load ``spec``, and return a run of it. Raises LoadFailed; so that it
+        is placed anew where that gateway is gone, and this one places from now on.
+        """
         assert self._group is not None
         found: asyncio.Future[ClusterRun] = asyncio.get_running_loop().create_future()
         entry = (log, found)
         self._sought.setdefault(spec.name, []).append(entry)
+        wanting = spawn(self._want(spec.name), name=f"want {spec.name}")
+        placing = spawn(self._group.placing(), name="wait to place models")
         try:
-            error = await self._group.want(spec.name)
-            if error is not None:
-                raise LoadFailed(error[1], code=error[0])
+            any_of: list[asyncio.Future[Any]] = [found, wanting, placing]
+            await asyncio.wait(any_of, return_when=asyncio.FIRST_COMPLETED)
+            if not found.done() and placing.done():
+                while self._comes(spec.name) and not found.done():
+                    await asyncio.wait([found], timeout=_AGAIN)
+            if not found.done() and placing.done():
+                raise LoadFailed("the gateway that placed models is gone.", code=NODE_LOST)
+            if not found.done() and (failed := wanting.result()) is not None:
+                raise failed
             async with asyncio.timeout(_TURN_UP):
                 return await found
         except TimeoutError:
             what = f"the gateway that places models has loaded {spec.name!r}, but it isn't there"
             raise LoadFailed(what) from None
-        except Unreachable as away:
-            raise LoadFailed(
-                f"{spec.name!r} cannot be loaded: the gateway that places models isn't reached.",
-                detail=away.message,
-                code="cluster_unreachable",
-            ) from away
         finally:
+            await cancel_and_wait(wanting, placing)
             waiting = self._sought.get(spec.name, [])
             if entry in waiting:
                 waiting.remove(entry)
                 if not waiting:
                     del self._sought[spec.name]
+
+    def _comes(self, model: str) -> bool:
+        """Return whether a node is loading ``model`` for another gateway of the group."""
+        return any(node.comes(model) for node in self._nodes.values())
+
+    async def _want(self, model: str) -> LoadFailed | None:
+        """Have another gateway load ``model``, and return why it can't."""
+        assert self._group is not None
+        try:
+            error = await self._group.want(model)
+        except Unreachable as away:
+            return LoadFailed(
+                f"{model!r} cannot be loaded: the gateway that places models isn't reached.",
+                detail=away.message,
+                code="cluster_unreachable",
+            )
+        return None if error is None else LoadFailed(error[1], code=error[0])
 
     def run(self, spec: LocalModel, node: str, log: LogRing, terms: Terms) -> ClusterRun:
         """Return a run of ``spec`` on ``node``, which writes to ``log``."""

@@ -44,6 +44,7 @@ class Group:
         self._me = secrets.token_hex(8)
         self._until = 0.0
         self._was = False
+        self._placing = asyncio.Event()
         self._tasks = [
             spawn_lasting(self._hold, name="hold the right to place models"),
             spawn_lasting(self._serve, name="load what other gateways want"),
@@ -53,6 +54,10 @@ class Group:
     def places(self) -> bool:
         """Whether this gateway may place models now."""
         return time.monotonic() < self._until
+
+    async def placing(self) -> None:
+        """Return when this gateway may place models."""
+        await self._placing.wait()
 
     async def want(self, model: str) -> tuple[str, str] | None:
         """Have ``model`` loaded by the gateway that places; see :meth:`Registry.want`."""
@@ -82,6 +87,7 @@ class Group:
                 pass  # for as long as the lease holds: nobody else gets it before
             if self._was != self.places:
                 self._was = self.places
+                (self._placing.set if self._was else self._placing.clear)()
                 _log.info("this gateway %s models", "places" if self._was else "doesn't place")
                 self._changed()
             await asyncio.sleep(_EVERY if asked < self._until else _AGAIN)

@@ -15,8 +15,8 @@ from gateway.backends.logring import LogRing
 from gateway.backends.nodes import NodeStatus
 from gateway.backends.placement import Card, Memory
 from gateway.cluster.ca import server_name
-from gateway.cluster.link import Link, Refused, Unreachable
-from gateway.cluster.offer import Offer
+from gateway.cluster.link import ANSWER, Link, Refused, Unreachable
+from gateway.cluster.offering import offers, take_back
 from gateway.cluster.reservations import Reservations
 from gateway.cluster.run import ClusterRun
 from gateway.cluster.told import (
@@ -35,10 +35,14 @@ from gateway.cluster.told import (
 )
 from gateway.errors import GatewayError
 from gateway.models.local_model import LocalModel
-from gateway.tasks import cancel_and_wait, spawn_lasting
+from gateway.tasks import cancel_and_wait, spawn, spawn_lasting
 
 _log = logging.getLogger(__name__)
 
+#: Seconds after which a node tells at the latest that there is no news, and by how many it may be
+#: late with it, since it may have much to do.
+_NO_NEWS: Final = 2.0
+_LATE: Final = 2.5
 #: Seconds between two tries to hear from a node that gives no answer; after how many its
 #: llama-servers count as lost; and after how many it is asked seldom.
 _AGAIN: Final = 1.0
@@ -54,7 +58,8 @@ class KnownNode:
 
     ``certify`` signs a request for a certificate and returns it with the authorities. ``found`` is
     called with a llama-server of ours there that nobody here knows, and returns whether it is
-    wanted. ``changed``: what it has, or whether it is up, has changed.
+    wanted; if not, who ``places`` models ends it. ``changed``: what it has, or whether it is up,
+    has changed.
     """
 
     def __init__(
@@ -67,6 +72,7 @@ class KnownNode:
         certify: Callable[[str, bytes], Any],
         found: Callable[[KnownNode, ServerState], bool],
         sources: Callable[[LocalModel], list[KnownNode]],
+        places: Callable[[], bool],
         changed: Callable[[], None],
     ) -> None:
         self.name = name
@@ -87,6 +93,8 @@ class KnownNode:
         self._certify = certify
         self._found = found
         self._sources = sources
+        self._places = places
+        self._meets_again = False
         self._changed = changed
         self._runs: dict[str, ClusterRun] = {}
         self._orders: dict[str, Order] = {}  # those of ours that others have given
@@ -102,7 +110,9 @@ class KnownNode:
         )
         #: What was ended here, while the node could not be told.
         self._ended: set[str] = set()
+        self._waiting: set[asyncio.Timeout] = set()
         self._silent_since: float | None = None
+        self._heard_at = 0.0
         self._wake = asyncio.Event()
         self._following = spawn_lasting(self._follow, name=f"follow the node {name}")
 
@@ -139,14 +149,40 @@ class KnownNode:
         """Ask it again at once: it has announced itself."""
         self._wake.set()
 
+    def comes(self, model: str) -> bool:
+        """Return whether it loads ``model`` for another gateway of our group."""
+        return any(order.spec.name == model for order in self._orders.values())
+
+    def meet_again(self) -> None:
+        """Ask soon for all that it has, and judge it anew."""
+        self._meets_again = True
+
     async def close(self) -> None:
         """Hear of it no more. What runs there goes on."""
         await cancel_and_wait(self._following)
         await self._reservations.close()
 
     async def ask(self, what: str, *arguments: Any) -> Any:
-        """Return what the node's method ``what`` returns. See :meth:`Link.call`."""
-        return await self._link.call(NODE + self.name, what, *arguments)
+        """Return what the node's method ``what`` returns. See :meth:`Link.call`.
+
+        Nobody waits for the answer of a node that is lost meanwhile.
+        """
+        deadline = asyncio.timeout(None)
+        try:
+            async with deadline:
+                self._waiting.add(deadline)
+                return await self._link.call(NODE + self.name, what, *arguments)
+        except TimeoutError:
+            raise Unreachable(self.problem or "it is lost") from None
+        finally:
+            self._waiting.discard(deadline)
+
+    async def _ask_soon(self, what: str, *arguments: Any, wait: float = 0.0) -> Any:
+        """Ask what it answers at once, or after ``wait`` seconds, if it isn't hung. One that isn't
+        up may still be starting.
+        """
+        within = wait + _LATE if self.up else ANSWER
+        return await self._link.call(NODE + self.name, what, *arguments, within=within)
 
     # --- runs ----------------------------------------------------------------------------------
 
@@ -173,7 +209,8 @@ class KnownNode:
         try:
             await self._reservations.reserve(order)
             if lacks := await self.ask("lacks", order.spec):
-                run.offers = await self._offers(order.spec, lacks)
+                sources = [n for n in self._sources(order.spec) if n is not self and n.up]
+                run.offers = await offers(sources, self._gateway, order.spec, lacks)
                 order = replace(order, offers=tuple(offer for _, offer in run.offers))
             self._ended.add(order.server)  # unless it says that it has begun
             await self.ask("start", order)
@@ -186,25 +223,10 @@ class KnownNode:
                 self._changed()
             raise
 
-    async def _offers(self, spec: LocalModel, files: list[str]) -> list[tuple[KnownNode, Offer]]:
-        """Have every node that has ``files`` of ``spec`` offer them to this one."""
-        sources = [node for node in self._sources(spec) if node is not self and node.up]
-        asked = await asyncio.gather(
-            *(node.ask("give", self._gateway, spec, files) for node in sources),
-            return_exceptions=True,
-        )
-        return [
-            (node, offer)
-            for node, offer in zip(sources, asked, strict=True)
-            if isinstance(offer, Offer)
-        ]
-
     async def take_back(self, run: ClusterRun) -> None:
         """End the offers of what ``run`` has copied, or not."""
-        offers, run.offers = run.offers, []
-        for node, offer in offers:
-            with contextlib.suppress(GatewayError):  # it ends by itself
-                await node.ask("take_back", offer.id)
+        made, run.offers = run.offers, []
+        await take_back(made)
 
     async def kill(self, run: ClusterRun) -> None:
         """Have its process killed."""
@@ -243,14 +265,17 @@ class KnownNode:
     async def _follow(self) -> None:
         while True:
             try:
-                last = await self._meet(await self.ask("state", self._gateway))
+                last = await self._meet(await self._ask_soon("state", self._gateway))
                 while True:
-                    batch: Batch = await self.ask("events", self._gateway, self._boot, last)
+                    self._heard_at = time.monotonic()
+                    batch: Batch = await self._ask_soon(
+                        "events", self._gateway, self._boot, last, _NO_NEWS, wait=_NO_NEWS
+                    )
                     if batch.gap:
                         break
                     for event in batch.events:
                         self._hear(event)
-                    if not self.up:
+                    if not self.up or self._meets_again:
                         break
                     last = batch.last
             except (Unreachable, Refused) as error:
@@ -258,6 +283,8 @@ class KnownNode:
 
     async def _meet(self, state: NodeState) -> int:
         """Take the whole state of the node. Returns the number of its last event."""
+        self._meets_again = False
+        self._orders.clear()
         certificate, authorities = await self._certify(self.name, state.request)
         self.port = await self.ask("certify", self._gateway, certificate, authorities)
         self.host, self.version = state.host, state.version
@@ -280,14 +307,30 @@ class KnownNode:
         for server, one in there.items():
             if one.order.gateway != self._gateway or server in self._runs:
                 continue
-            if server in self._ended or not self._found(self, one):
-                _log.info("ending %s on %s: nobody wants it", one.order.spec.name, self.name)
-                await self.ask("stop", server)
-                self._ended.discard(server)
-                await self._reservations.give_back(server)
+            if one.ready is None and self.patience and server not in self._ended:
+                self._orders[server] = one.order  # another gateway of our group may wait for it
+            elif not self._wanted(one):
+                await self._end_unwanted(one)
         await self._reservations.sweep(there, alone=not self.patience)
         self._changed()
         return state.last
+
+    def _wanted(self, one: ServerState) -> bool:
+        """Take over a llama-server of ours that nobody here knows, if it is wanted."""
+        if one.order.server in self._ended:
+            return False
+        return self._found(self, one) or not self._places()
+
+    async def _end_unwanted(self, one: ServerState) -> None:
+        server = one.order.server
+        _log.info("ending %s on %s: nobody wants it", one.order.spec.name, self.name)
+        await self.ask("stop", server)
+        self._ended.discard(server)
+        await self._reservations.give_back(server)
+
+    async def _end_new(self, one: ServerState) -> None:
+        with contextlib.suppress(GatewayError):  # then it is ended when the node is met again
+            await self._end_unwanted(one)
 
     def _hear(self, event: object) -> None:
         if isinstance(event, Has):
@@ -304,7 +347,9 @@ class KnownNode:
         elif isinstance(event, NotStarted | Exited | Stopped):
             self._orders.pop(event.server, None)
         elif isinstance(event, Ready) and (order := self._orders.pop(event.server, None)):
-            self._found(self, ServerState(order, event, ()))  # of another gateway of our group
+            one = ServerState(order, event, ())  # of another gateway of our group
+            if not self._wanted(one):
+                spawn(self._end_new(one), name=f"end {order.spec.name}")
 
     def _take(self, has: Has) -> None:
         self.has = has
@@ -325,17 +370,23 @@ class KnownNode:
             self.problem = f"Ray is not joined: {self._link.problem}"
             await asyncio.sleep(_AGAIN)
             return
+        late = isinstance(error, Unreachable) and error.late
         if self._silent_since is None:
-            self._silent_since = now
+            self._silent_since = self._heard_at if late else now
+            if late and self.up:
+                return  # our own process may have been paused: it is asked once more
         silent = now - self._silent_since
         gone = isinstance(error, Unreachable) and error.final
         if gone or isinstance(error, Refused) or silent >= _LOST_AFTER:
             self.problem = error.message
             if self.up:
                 self.up = False
+                self._orders.clear()
                 _log.warning("the node %s is lost: %s", self.name, error.message)
                 for run in self.runs:
                     run.lose(f"its node {self.name!r} is lost")
+                for deadline in self._waiting:
+                    deadline.reschedule(0.0)
                 self._changed()
         self._wake.clear()
         with contextlib.suppress(TimeoutError):

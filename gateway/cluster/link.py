@@ -25,22 +25,23 @@ _log = logging.getLogger(__name__)
 _AGAIN, _LONGEST = 1.0, 30.0
 #: Seconds for an answer. Actors answer within 20, if only that there is no news. Ray hears of a
 #: machine without power from the head, and of the head's from nobody.
-_ANSWER = 30.0
+ANSWER = 30.0
 #: Seconds for a driver to end when the socket is closed.
 _END = 5.0
 
 
 class Unreachable(GatewayError):
     """503: the cluster, or a machine of it, gives no answer. ``final``: what was asked has ended,
-    and Ray knows it.
+    and Ray knows it. ``late``: it may still come.
     """
 
     status = 503
     default_code = "cluster_unreachable"
 
-    def __init__(self, message: str, *, final: bool = False) -> None:
+    def __init__(self, message: str, *, final: bool = False, late: bool = False) -> None:
         super().__init__(message)
         self.final = final
+        self.late = late
 
 
 class Refused(GatewayError):
@@ -90,12 +91,13 @@ class Link:
         """End the driver."""
         await cancel_and_wait(self._keeping)
 
-    async def call(self, actor: str, method: str, *arguments: Any) -> Any:
+    async def call(self, actor: str, method: str, *arguments: Any, within: float = ANSWER) -> Any:
         """Return what ``method`` of an actor returns.
 
-        Raises :class:`Unreachable` where it gives no answer, :class:`Refused` for what it raises.
+        Raises :class:`Unreachable` where it gives no answer ``within`` so many seconds,
+        :class:`Refused` for what it raises.
         """
-        return await self._ask("call", actor, method, arguments)
+        return await self._ask("call", actor, method, arguments, within=within)
 
     async def kill(self, actor: str) -> None:
         """End an actor for good."""
@@ -114,7 +116,7 @@ class Link:
         """Give back what was reserved, if anything is."""
         await self._ask("release", name)
 
-    async def _ask(self, operation: str, *arguments: Any) -> Any:
+    async def _ask(self, operation: str, *arguments: Any, within: float = ANSWER) -> Any:
         writer = self._writer
         if writer is None or not self.joined:
             raise Unreachable(f"Ray is not joined: {self.problem}")
@@ -123,12 +125,12 @@ class Link:
         answer = self._waiting[number] = asyncio.get_running_loop().create_future()
         writer.write(packed((number, operation, *arguments)))
         try:
-            async with asyncio.timeout(_ANSWER):
+            async with asyncio.timeout(within):
                 return await answer
         except TimeoutError:
             if not writer.is_closing():
                 writer.write(packed((0, "cancel", number)))
-            raise Unreachable(f"it gives no answer within {_ANSWER:g} s") from None
+            raise Unreachable(f"it gives no answer within {within:g} s", late=True) from None
         except asyncio.CancelledError:
             if not writer.is_closing():
                 writer.write(packed((0, "cancel", number)))

@@ -52,8 +52,6 @@ _log = logging.getLogger(__name__)
 
 #: Seconds between two looks at the memory, and the bytes by which it must differ to be told.
 _LOOK, _WORTH_TELLING = 15.0, 64 * 2**20
-#: Seconds that a gateway's question for events waits for one.
-_WAIT = 20.0
 _GRACE = 5.0
 
 
@@ -184,11 +182,13 @@ class Node:
             tuple(server.state for server in self._servers.values() if not server.over),
         )
 
-    async def events(self, gateway: str, boot: str, after: int) -> Batch:
-        """Return what has happened since event ``after``; waits up to 20 s for something."""
+    async def events(self, gateway: str, boot: str, after: int, wait: float) -> Batch:
+        """Return what has happened since event ``after``; waits up to ``wait`` seconds for
+        something.
+        """
         self._asking[gateway] += 1
         try:
-            return await self._journal.after(boot, after, _WAIT)
+            return await self._journal.after(boot, after, wait)
         finally:
             self._asking[gateway] -= 1
             self._hear(gateway)

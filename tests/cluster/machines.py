@@ -13,7 +13,7 @@ from gateway.backends.decision import SchedulingLimits
 from gateway.backends.memory import Needs
 from gateway.backends.scheduler import Scheduler
 from gateway.cluster.cluster import Cluster
-from gateway.cluster.link import Link, Refused, Unreachable
+from gateway.cluster.link import ANSWER, Link, Refused, Unreachable
 from gateway.cluster.node import Node
 from gateway.cluster.node_settings import NodeSettings
 from gateway.cluster.registry import Registry
@@ -36,6 +36,7 @@ class Machines:
         self.head_is_away = False
         self._gone: dict[str, asyncio.Event] = {}
         self._cut_off: set[str] = set()
+        self._hung: set[str] = set()
 
     async def start(self, name: str, **settings: Any) -> Node:
         """Start a machine, which announces itself."""
@@ -57,6 +58,14 @@ class Machines:
         node = self.nodes.pop(name)
         self._gone.pop(name).set()
         await node.close()
+
+    def hang(self, name: str) -> None:
+        """Have a machine answer nothing from now on, and nobody hear of it."""
+        self._hung.add(name)
+
+    def go_on(self, name: str) -> None:
+        """End that."""
+        self._hung.discard(name)
 
     def cut_off(self, name: str) -> None:
         """Have a machine give no answer, while all goes on there."""
@@ -85,6 +94,8 @@ class Machines:
         gone = spawn(self._gone[name].wait(), name=f"end of {name}")
         try:
             await asyncio.wait([asked, gone], return_when=asyncio.FIRST_COMPLETED)
+            if name in self._hung:
+                await asyncio.Event().wait()
             if gone.done():
                 raise Unreachable("ActorDiedError: the node is gone", final=True)
             return asked.result()
@@ -116,7 +127,14 @@ class Joined(Link):
             asked.cancel()
         self._changed()
 
-    async def call(self, actor: str, method: str, *arguments: Any) -> Any:
+    async def call(self, actor: str, method: str, *arguments: Any, within: float = ANSWER) -> Any:
+        try:
+            async with asyncio.timeout(within):
+                return await self._call(actor, method, *arguments)
+        except TimeoutError:
+            raise Unreachable("no answer", late=True) from None
+
+    async def _call(self, actor: str, method: str, *arguments: Any) -> Any:
         if not self.joined:
             raise Unreachable("Ray is not joined")
         asked = spawn(self.machines.call(actor, method, *arguments), name=f"call {method}")

@@ -131,3 +131,48 @@ async def test_where_one_ends_the_other_places(
         await machines.lose(lost)
         await until(second, lambda: node_of(second) not in (lost, None))
         assert await answer(second) == 200
+
+
+async def test_what_one_loads_the_other_leaves_alone(
+    machines: Machines, folders: tuple[Path, Path]
+) -> None:
+    await machines.start("attic")
+    spec = machines.box.spec("a", nodes=("attic",), start_delay=2.0)
+    one, two = folders
+    async with gateway_of(machines, spec, folder=one, shared=True) as (first, cluster):
+        await up(cluster, "attic")
+        loading = spawn(first.load("a"), name="load")
+        async with asyncio.timeout(10):
+            while not (started := pids(machines)):
+                await asyncio.sleep(0.02)
+        async with gateway_of(machines, spec, folder=two, shared=True) as (second, other):
+            await up(other, "attic")
+            assert await answer(second) == 200
+            await loading
+            assert pids(machines) == started
+
+
+@pytest.mark.parametrize("when", ["before", "while it loads"])
+async def test_where_one_is_gone_the_other_goes_on_with_its_load(
+    machines: Machines, folders: tuple[Path, Path], when: str
+) -> None:
+    await machines.start("attic")
+    await machines.start("cellar")
+    spec = machines.box.spec("a", nodes=("attic", "cellar"), start_delay=2.0)
+    one, two = folders
+    async with (
+        gateway_of(machines, spec, folder=one, shared=True) as (_, cluster),
+        gateway_of(machines, spec, folder=two, shared=True) as (second, other),
+    ):
+        await up(cluster, "attic", "cellar")
+        await up(other, "attic", "cellar")
+        if when == "before":
+            machines.links[-2].lose()  # as if it had been killed
+        asked = spawn(answer(second), name="ask")
+        async with asyncio.timeout(20):
+            while not (started := pids(machines)):
+                await asyncio.sleep(0.02)
+        if when != "before":
+            machines.links[-2].lose()
+        assert await asked == 200
+        assert pids(machines) == started

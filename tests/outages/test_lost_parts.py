@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import signal
+import sys
 
 import pytest
 
@@ -26,6 +29,37 @@ async def test_the_actor_of_a_node_dies(town: Town) -> None:
     await town.up("attic", "cellar")
     await town.settled()
     await town.unload("plain")
+
+
+async def test_what_hangs_on_a_node_is_lost_like_the_machine(town: Town) -> None:
+    box = await town.load("plain")
+    box.kill_process("ray::NodeActor", signal.SIGSTOP)
+    try:
+        assert await town.up(town.other(box).name) < 15
+        assert (await town.chat("plain"))[0] == 200
+        assert (await town.model("plain"))["nodes"] == [town.other(box).name]
+    finally:
+        box.kill_process("ray::NodeActor", signal.SIGCONT)
+    await town.up("attic", "cellar")
+    await town.settled()
+    await town.unload("plain")
+
+
+async def test_a_node_with_far_too_much_to_do_is_not_lost(town: Town) -> None:
+    box = await town.load("long")
+    said = len(town.gateway_log())
+    work = [sys.executable, "-c", "while True: pass"]
+    with (town.folder / "work.log").open("w") as log:
+        busy = [box.start(*work, log=log, environ=os.environ) for _ in range(12)]
+    try:
+        async with town.stream("long") as answer:
+            assert "[DONE]" in (await answer.read()).decode()
+    finally:
+        box.kill_process("while True: pass")
+        for one in busy:
+            await asyncio.to_thread(one.wait, 10)
+    assert "is lost" not in town.gateway_log()[said:]
+    await town.unload("long")
 
 
 async def test_ray_dies_on_a_node(town: Town) -> None:
