@@ -8,7 +8,14 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from gateway.backends.decision import Act, Action, Decision, ModelView, SchedulingLimits
+from gateway.backends.decision import (
+    Act,
+    Action,
+    CopyView,
+    Decision,
+    ModelView,
+    SchedulingLimits,
+)
 from gateway.backends.placement import (
     HERE,
     Card,
@@ -86,18 +93,31 @@ def views_on(draw: st.DrawFn, memory: Memory) -> list[ModelView]:
                 on = (*on, (device, demand.size))
             own = sum(size for device, size in on if machine_of(device) == HERE)
             demand = replace(demand, size=own)
+        copies: list[CopyView] = []
+        if state == "ready" and len(on) > 1:
+            for number, part in enumerate(on if draw(st.booleans()) else ()):
+                leaving, working = draw(rarely), draw(st.sampled_from([0, 0, 1]))
+                up = not number or not draw(rarely)
+                copies.append(CopyView(number, (part,), working, draw(times), up, leaving))
+            if copies and all(copy.leaving or not copy.ready for copy in copies):
+                copies[0] = replace(copies[0], ready=True, leaving=False)
         waits = state != "ready" and (name == "a" or draw(rarely | st.booleans()))
         models.append(
             ModelView(
                 name,
                 **STATES[state],
-                in_flight=draw(st.sampled_from([0, 0, 1])) if state in _WORKING else 0,
+                in_flight=sum(c.in_flight for c in copies)
+                if copies
+                else draw(st.sampled_from([0, 0, 1]))
+                if state in _WORKING
+                else 0,
                 waiting=int(waits),
                 oldest_wait=draw(times) if waits else None,
                 demand=demand,
                 copy=draw(demands) if state == "ready" and draw(rarely) else None,
                 on=on,
-                last_used=draw(times),
+                copies=tuple(copies),
+                last_used=max(c.last_used for c in copies) if copies else draw(times),
                 recent_until=draw(times),
                 ready_since=draw(times),
                 load_time=draw(st.none() | st.floats(0, 30)),
@@ -128,6 +148,30 @@ def at(model: ModelView) -> set[str]:
     return {machine_of(device) for device, _ in model.on} or {HERE}
 
 
+def parts(models: Iterable[ModelView]) -> list[ModelView]:
+    """Each copy of a model as a model of its own."""
+    found = []
+    for model in models:
+        found += [
+            replace(
+                model,
+                name=f"{model.name}#{copy.number}",
+                on=copy.on,
+                copies=(),
+                stopping=model.stopping or copy.leaving,
+            )
+            for copy in model.copies
+        ] or [model]
+    return found
+
+
+def parts_of(action: Action, model: ModelView) -> frozenset[str]:
+    """What of the model an action ends."""
+    if action.act is Act.STOP_COPY:
+        return frozenset({f"{model.name}#{action.copy}"})
+    return frozenset(part.name for part in parts([model]))
+
+
 def _stays(model: ModelView) -> bool:
     return model.pinned and not model.stopping and not model.unload
 
@@ -152,7 +196,7 @@ class Beside:
 
     @property
     def full(self) -> bool:
-        names = set().union(*self.on.values())
+        names = {name.partition("#")[0] for name in set[str]().union(*self.on.values())}
         return self.limits.max_loaded is not None and len(names) >= self.limits.max_loaded
 
     def over_budget(self, size: int, where: str) -> bool:
@@ -190,13 +234,14 @@ def check(
 ) -> None:
     """What must hold of every decision where there are several machines."""
     by_name = {m.name: m for m in models}
-    there = [m for m in models if m.resident]
+    there = parts(m for m in models if m.resident)
     beside = Beside(memory, limits, there)
     most = Beside(memory, limits, [m for m in there if _stays(m)])  # the most room there could be
     needy = [
         m for m in models if m.oldest_wait is not None and not m.resident and m.blocked_until <= now
     ]
-    going: dict[str, list[ModelView]] = {}
+    going: dict[str, list[frozenset[str]]] = {}
+    _check_copies(by_name, decision)
     for action in decision.actions:
         model = by_name[action.model]
         match action.act:
@@ -214,19 +259,43 @@ def check(
                 assert model.unload or not model.pinned
                 assert model.in_flight == 0
                 if action.room_for is not None:
-                    going.setdefault(action.room_for, []).append(model)
+                    going.setdefault(action.room_for, []).append(parts_of(action, model))
+            case Act.STOP_COPY:
+                (copy,) = [c for c in model.copies if c.number == action.copy]
+                if action.room_for is None:
+                    assert model.expires is not None
+                    assert not copy.in_flight
+                elif not copy.in_flight:
+                    going.setdefault(action.room_for, []).append(parts_of(action, model))
+                else:
+                    (part,) = [p for p in there if p.name in parts_of(action, model)]
+                    assert any(_helps([part], newcomer, most) for newcomer in needy)
             case Act.DRAIN:
                 assert not model.pinned
-                assert any(_helps(model, newcomer, most) for newcomer in needy)
+                assert any(_helps(parts([model]), newcomer, most) for newcomer in needy)
             case Act.REFUSE:
                 free = replace_left(memory)
                 ever = Beside(free, limits, [m for m in there if _stays(m)])
                 assert not any(ever.fits(model, where, at_its_word=False) for where in ever.on)
                 assert any(demand_on(model, where) is not None for where in ever.on)
     for name, victims in going.items():
-        assert all(_helps(victim, by_name[name], most) for victim in victims)
+        those = [[part for part in there if part.name in victim] for victim in victims]
+        assert all(_helps(victim, by_name[name], most) for victim in those)
         if len(needy) == 1 and not any(a.act is Act.START for a in decision.actions):
-            _check_victims(by_name[name], victims, models, decision, memory, limits)
+            _check_victims(by_name[name], those, models, decision, memory, limits)
+
+
+def _check_copies(by_name: Mapping[str, ModelView], decision: Decision) -> None:
+    """A model whose copies end goes on with one that is ready, unless it ends itself."""
+    ending: dict[str, set[int]] = {}
+    for action in decision.actions:
+        if action.act is Act.STOP_COPY:
+            ending.setdefault(action.model, set()).add(action.copy)
+    for name, numbers in ending.items():
+        model = by_name[name]
+        assert not model.pinned
+        stay = [c for c in model.copies if c.ready and not c.leaving and c.number not in numbers]
+        assert stay or any(a == Action(Act.STOP, name) for a in decision.actions)
 
 
 def replace_left(memory: Memory) -> Memory:
@@ -260,37 +329,44 @@ def _check_place(action: Action, model: ModelView, beside: Beside, most: Beside)
     beside.add(model.name, action.on, where)
 
 
-def _helps(victim: ModelView, newcomer: ModelView, most: Beside) -> bool:
+def _helps(victim: Sequence[ModelView], newcomer: ModelView, most: Beside) -> bool:
     """Whether the newcomer could be on a machine where ``victim`` is, if all had gone."""
-    where = most.on.keys() if most.limits.max_loaded is not None else at(victim) & most.on.keys()
+    where = set[str]().union(*map(at, victim)) & most.on.keys()
+    if most.limits.max_loaded is not None:
+        where = {*most.on}
     return any(most.fits(newcomer, name, at_its_word=False) for name in where)
 
 
 def _check_victims(
     newcomer: ModelView,
-    victims: Sequence[ModelView],
+    victims: Sequence[Sequence[ModelView]],
     models: Sequence[ModelView],
     decision: Decision,
     memory: Memory,
     limits: SchedulingLimits,
 ) -> None:
     """They go from one machine, where the newcomer fits without them, and with none of them."""
-    there = [m for m in models if m.resident]
-    stopped = {a.model for a in decision.actions if a.act is Act.STOP}
-    gone = stopped | {m.name for m in there if m.stopping}
+    there = parts(m for m in models if m.resident)
+    by_name = {m.name: m for m in models}
+    ends = [a for a in decision.actions if a.act in (Act.STOP, Act.STOP_COPY)]
+    gone = {m.name for m in there if m.stopping}.union(
+        *(parts_of(action, by_name[action.model]) for action in ends)
+    )
 
     def fits(where: str, away: set[str]) -> bool:
         beside = Beside(memory, limits, [m for m in there if m.name not in away])
         return beside.fits(newcomer, where, at_its_word=False)
 
     def is_it(where: str) -> bool:
-        if limits.max_loaded is None and not all(where in at(victim) for victim in victims):
+        on_it = [any(where in at(part) for part in victim) for victim in victims]
+        if limits.max_loaded is None and not all(on_it):
             return False
-        return fits(where, gone) and not any(fits(where, gone - {v.name}) for v in victims)
+        names = [{part.name for part in victim} for victim in victims]
+        return fits(where, gone) and not any(fits(where, gone - one) for one in names)
 
     now = Beside(memory, limits, there)
     assert not any(now.fits(newcomer, where) for where in now.on), "nobody had to go"
-    assert any(is_it(where) for where in now.on), [v.name for v in victims]
+    assert any(is_it(where) for where in now.on), victims
 
 
 def any_case(*, limits: Any) -> Any:

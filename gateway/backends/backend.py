@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from gateway.backends import process
 from gateway.backends.counts import ModelCounts
+from gateway.backends.decision import CopyView
 from gateway.backends.flights import Flights
 from gateway.backends.log_requests import Tasks, no_tasks
 from gateway.backends.logring import LogRing
@@ -233,6 +234,14 @@ class Backend(ABC):
     def copies(self) -> int:
         """How many processes or servers of ours take its requests."""
         return 1
+
+    def copies_seen(self) -> tuple[CopyView, ...]:
+        """Return its copies, those that are leaving among them, if there are several."""
+        return ()
+
+    def give_up_copy(self, number: int, *, idle: bool) -> None:
+        """End a copy when it has answered what it was asked; ``idle``: it isn't needed."""
+        raise NotImplementedError
 
     @property
     def progress(self) -> float | None:

@@ -20,6 +20,7 @@ class Act(Enum):
     START = auto()
     COPY = auto()  # start one more copy
     STOP = auto()
+    STOP_COPY = auto()  # one of several: it gets no more requests, and ends when it has none
     DRAIN = auto()
     RESUME = auto()  # take work again after all
     REFUSE = auto()  # send all waiters away: there will be no room
@@ -34,8 +35,21 @@ class Action:
     act: Act
     model: str
     on: Placement = ()  # of START and COPY: the devices it goes to
-    #: Of STOP: the model that needs its place, if that is why.
+    copy: int = 0  # of STOP_COPY: its number
+    #: Of STOP and STOP_COPY: the model that needs its place, if that is why.
     room_for: str | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class CopyView:
+    """One of several copies of a model. ``leaving``: it ends when it has no more requests."""
+
+    number: int
+    on: Placement
+    in_flight: int = 0
+    last_used: float = 0.0
+    ready: bool = True
+    leaving: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +71,9 @@ class ModelView:
     demand: Demand = NOTHING
     copy: Demand | None = None  # of one more copy that there should be
     on: Placement = ()  # where it is, as long as it is resident
+    copies: tuple[CopyView, ...] = ()  # if there are several: each of them
+    spare_of: str | None = None  # it is one of these, which may go alone: the model's name
+    number: int = 0  # its number then
     short_since: float | None = None  # it has been waiting for others' memory since
     last_used: float = 0.0
     recent_until: float = 0.0  # until then one without work counts as in use, at most

@@ -70,6 +70,8 @@ class Executor:
             case Act.STOP:
                 self._counts.unloaded(model.spec.name, asked=model.unload, room_for=action.room_for)
                 model.backend.stop()
+            case Act.STOP_COPY:
+                model.backend.give_up_copy(action.copy, idle=action.room_for is None)
             case Act.DRAIN:
                 model.backend.drain()
             case Act.RESUME:

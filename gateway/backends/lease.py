@@ -74,7 +74,7 @@ class Lease:
         self.reclaim()
         model, self._model = self._model, None
         if self._replica is not None:
-            self._replica.in_flight -= 1
+            self._replica.give_back()
             self._replica = None
         if model is not None:
             self._leases.take_back(model)

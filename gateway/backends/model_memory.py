@@ -143,7 +143,9 @@ class ModelMemory:
 
     def _misses_copies(self, model: ScheduledModel) -> bool:
         backend = model.backend
-        return isinstance(backend, ReplicatedBackend) and backend.missing > 0 and self.places
+        if not isinstance(backend, ReplicatedBackend) or not self.places:
+            return False
+        return backend.wants_copies(busy=bool(model.queue))
 
     # --- what is needed ------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from gateway.backends.backend import State
+from gateway.backends.decision import CopyView
 from gateway.backends.flights import Flights
 from gateway.backends.local import LocalBackend
 from gateway.backends.nodes import on_node
@@ -33,6 +34,8 @@ class PlacedBackend(LocalBackend):
     _found: NodeRun | None = None
     #: What its requests are sent to, from its start on.
     replica: Replica | None = None
+    #: What tells it from other copies of its model.
+    number = 0
     #: What it was given, as the scheduler calls it.
     granted: Placement = ()
 
@@ -57,6 +60,18 @@ class PlacedBackend(LocalBackend):
         return on_node(self._away.node, self._away.on) if self._away is not None else None
 
     @property
+    def view(self) -> CopyView:
+        """It as one of several copies."""
+        away, replica = self._away, self.replica
+        return CopyView(
+            self.number,
+            self.granted if away is None else on_node(away.node, away.on),
+            replica.in_flight if replica is not None else 0,
+            max(replica.last_used if replica is not None else 0.0, self.used_elsewhere),
+            ready=self.state is State.READY,
+        )
+
+    @property
     def _away(self) -> NodeRun | None:
         return self._away_of(self._run)
 
@@ -73,6 +88,7 @@ class PlacedBackend(LocalBackend):
         self._run, other._run = other._run, self._run
         self._place, other._place = other._place, self._place
         self.granted, other.granted = other.granted, self.granted
+        self.number, other.number = other.number, self.number
         self.replica, other.replica = other.replica, self.replica
         self.flights, other.flights = other.flights, self.flights
         self.slot_looks, other.slot_looks = other.slot_looks, self.slot_looks

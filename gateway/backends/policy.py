@@ -32,7 +32,8 @@ The rules, in the order in which they are applied:
     for them as it would for memory.
 11. Further copies of a model start when the first one is ready, where room is left for them.
     Nothing is unloaded for them, and they come after everyone who waits. There are none while
-    somebody must have all the memory that can be had.
+    somebody must have all the memory that can be had. Each makes room for others before models do,
+    as long as another one stays, and goes when it was idle for its model's ``ttl``.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Final, NamedTuple
 
+from gateway.backends.copies import idle_copies
 from gateway.backends.decision import Act, Action, Decision, ModelView, SchedulingLimits
 from gateway.backends.machine_room import Spot
 from gateway.backends.placement import Look, Memory
@@ -173,11 +175,17 @@ def _retire(
         if model.unload:
             if model.in_flight == 0:
                 _leave(model, leaving, actions)
-        elif model.expires is not None and model.ready and idle and not model.pinned:
-            if model.expires <= now:
+        elif model.expires is not None and model.ready and not model.pinned:
+            if idle and model.expires <= now:
                 _leave(model, leaving, actions)
-            else:
+                continue
+            if idle:
                 alarms.append(model.expires)
+            for copy in idle_copies(model):
+                if (expires := copy.last_used + model.expires - model.last_used) <= now:
+                    _leave(copy, leaving, actions)
+                else:
+                    alarms.append(expires)
 
 
 def _leave(
@@ -189,7 +197,11 @@ def _leave(
     """
     if model.name not in leaving:
         leaving.add(model.name)
-        actions.append(Action(Act.STOP, model.name, room_for=room_for))
+        if model.spare_of is None:
+            actions.append(Action(Act.STOP, model.name, room_for=room_for))
+        else:
+            goes = Action(Act.STOP_COPY, model.spare_of, copy=model.number, room_for=room_for)
+            actions.append(goes)
 
 
 class _Plan(NamedTuple):
@@ -219,12 +231,13 @@ def _make_room(
     there = (m for m in models if m.resident and not m.remote)
     others = [m for m in there if not m.pinned and m.name not in room.leaving]
     limits = replace(limits, grace=_grace(others, limits))
-    idle = {m.name for m in others if _is_idle(m, newcomer, limits, now)}
-    every = (
-        _plan(newcomer, machine, room.in_the_way(machine, others), idle, limits, room)
-        for machine in room.machines(newcomer)
+    there_are = {machine: room.in_the_way(machine, others) for machine in room.machines(newcomer)}
+    every = {m.name: m for those in there_are.values() for m in those}
+    idle = {m.name for m in every.values() if _is_idle(m, newcomer, limits, now)}
+    tried = (
+        _plan(newcomer, machine, those, idle, limits, room) for machine, those in there_are.items()
     )
-    plans = [plan for plan in every if plan is not None]
+    plans = [plan for plan in tried if plan is not None]
     if not plans:
         return (), None  # somebody older comes first: nothing is drained in vain
     plan = plans[0]
@@ -235,7 +248,9 @@ def _make_room(
             _leave(model, room.leaving, actions, newcomer.name)
         elif model.name in idle or model.draining or model.name in room.draining:
             continue
-        elif (due := _due(model, newcomer, limits)) <= now:
+        elif (due := _due(model, newcomer, limits)) <= now and model.spare_of is not None:
+            _leave(model, room.leaving, actions, newcomer.name)
+        elif due <= now:
             room.draining.add(model.name)
             actions.append(Action(Act.DRAIN, model.name))
         else:
@@ -255,7 +270,7 @@ def _plan(
     place = partial(room.place_without, newcomer, machine)
     chosen: list[ModelView] = []
     spot = place(chosen)
-    for model in sorted([m for m in others if m.name in idle], key=lambda m: m.last_used):
+    for model in sorted([m for m in others if m.name in idle], key=_least_harm):
         if spot is not None:
             break
         chosen.append(model)
@@ -292,21 +307,28 @@ def _only_needed(
 
 def _harm(
     plan: _Plan, newcomer: ModelView, idle: Set[str], limits: SchedulingLimits, room: Room
-) -> tuple[bool, bool, bool, float, float, int]:
+) -> tuple[bool, bool, bool, bool, float, float, int]:
     """Return what is compared to choose the machine on which room is made.
 
-    Idle models go before busy ones, and of those such as are drained already, so that a choice
-    lasts; then those whose turns end first, those least recently used, and the fewest.
+    Idle models go before busy ones, copies before models, and of those such as are drained already,
+    so that a choice lasts; then those whose turns end first, those least recently used, and the
+    fewest.
     """
     busy = () if plan.at_once else [m for m in plan.chosen if m.name not in idle]
     return (
         not plan.at_once,
         plan.spot is None,
+        any(m.spare_of is None for m in plan.chosen),
         any(not m.draining and m.name not in room.draining for m in busy),
         max((_due(m, newcomer, limits) for m in busy), default=-math.inf),
         max((m.last_used for m in plan.chosen), default=-math.inf),
         len(plan.chosen),
     )
+
+
+def _least_harm(model: ModelView) -> tuple[bool, float]:
+    """Return who goes first of those that are idle: copies whose models stay, then the oldest."""
+    return model.spare_of is None, model.last_used
 
 
 def _is_idle(model: ModelView, newcomer: ModelView, limits: SchedulingLimits, now: float) -> bool:
@@ -341,9 +363,14 @@ def _grace(models: Sequence[ModelView], limits: SchedulingLimits) -> float:
 
 def _order(
     model: ModelView, newcomer: ModelView, limits: SchedulingLimits
-) -> tuple[bool, float, float]:
-    """Return who is drained first: who is being drained, then whose turn ends first."""
-    return not model.draining, _due(model, newcomer, limits), model.last_used
+) -> tuple[bool, bool, float, float]:
+    """Return who is drained first: who is being drained, copies, then whose turn ends first."""
+    return (
+        not model.draining,
+        model.spare_of is None,
+        _due(model, newcomer, limits),
+        model.last_used,
+    )
 
 
 def _due(model: ModelView, newcomer: ModelView, limits: SchedulingLimits) -> float:

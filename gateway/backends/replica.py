@@ -50,8 +50,10 @@ class Replica:
         self.last_death: GatewayError | None = None
         self.accused: list[Any] = []
         self.sleeping = False
-        #: The requests that were sent here, or are about to be.
+        #: The requests that were sent here, or are about to be; when the last one was over
+        #: (monotonic), or it was started.
         self.in_flight = 0
+        self.last_used = time.monotonic()
         #: How many others there are, which may be sent what this one doesn't take.
         self.others = 0
         #: Until then others come first (monotonic): a request found nobody here.
@@ -59,6 +61,8 @@ class Replica:
         self._run = run
         self._away = away
         self._over = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
 
     @property
     def name(self) -> str:
@@ -81,6 +85,22 @@ class Replica:
     def fingerprint(self) -> str | None:
         """The fingerprint that saved slots must have to fit it; None if it has ended."""
         return None if self._over.is_set() else self._run.fingerprint
+
+    def take(self) -> None:
+        """Count a request that is to be sent here."""
+        self.in_flight += 1
+        self._idle.clear()
+
+    def give_back(self) -> None:
+        """Count it no more."""
+        self.in_flight -= 1
+        self.last_used = time.monotonic()
+        if not self.in_flight:
+            self._idle.set()
+
+    async def idle(self) -> None:
+        """Return when no request is to be sent here, or is being answered."""
+        await self._idle.wait()
 
     def end(self, end: End | None = None) -> None:
         """Note that it has ended; ``end``: how, if nobody asked for that."""

@@ -14,9 +14,11 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Final
 
 from gateway.backends.backend import Backend, Environment, State
+from gateway.backends.decision import CopyView
 from gateway.backends.nodes import NodeRun
 from gateway.backends.placed import PlacedBackend
 from gateway.backends.placement import Placement
@@ -61,6 +63,9 @@ class ReplicatedBackend(PlacedBackend):
         self._pause = _AGAIN
         self._ending: set[asyncio.Future[None]] = set()  # stops of copies
         self._leaving: str | None = None  # the node that it is to move off
+        self._departing: list[PlacedBackend] = []  # given up, but still there
+        self._idled = False  # copies were given up because fewer were enough
+        self._copied = False  # it has had several since it was loaded
         #: Monotonic time before which no further copy is to be made.
         self.no_copy_until = 0.0
 
@@ -74,7 +79,7 @@ class ReplicatedBackend(PlacedBackend):
     @property
     def resident(self) -> bool:
         """Whether anything of any copy is left."""
-        return super().resident or bool(self._ending)
+        return super().resident or bool(self._ending or self._departing)
 
     @property
     def copies(self) -> int:
@@ -92,26 +97,36 @@ class ReplicatedBackend(PlacedBackend):
     @property
     def nodes(self) -> tuple[str | None, ...]:
         """The node of each copy that runs; None: this machine."""
-        running = [one for one in (self, *self._members) if one.resident]
-        return tuple(one.node for one in running)
+        return tuple(one.node for one in self._those() if one.resident)
 
     @property
     def held(self) -> Placement | None:
         """What all copies have of their devices, as the scheduler calls them."""
         own = super().held
-        if own is None and not self._members:
-            return None
-        first = own if own is not None else self.granted
-        return sum((one.held or one.granted for one in self._members), first)
+        if not self._copied:
+            return own
+        return sum((one.view.on for one in self._those()), ())
 
     def processes(self, on: Placement) -> Iterator[tuple[int, Placement]]:
         """Yield the ids of all copies' processes on this machine, and where each is."""
-        if not self._members:
+        if not self._members and not self._departing:
             yield from super().processes(on)
             return
-        for one in (self, *self._members):
+        for one in self._those():
             if (pid := one.pid) is not None:
                 yield pid, one.granted
+
+    def _those(self) -> list[PlacedBackend]:
+        """Return every copy of which something is there, or is to be."""
+        first = [self] if super().resident else []
+        return [*first, *self._members, *self._departing]
+
+    def copies_seen(self) -> tuple[CopyView, ...]:
+        """Return its copies, those that are leaving among them, if there are several."""
+        if not self._members and not self._departing:
+            return ()
+        leaving = [replace(one.view, leaving=True) for one in self._departing]
+        return (self.view, *(one.view for one in self._members), *leaving)
 
     # --- further copies ------------------------------------------------------------------------
 
@@ -121,7 +136,9 @@ class ReplicatedBackend(PlacedBackend):
         stem, _, suffix = self._socket_name.rpartition(".")
         name = f"{stem}c{self._made % 1000}.{suffix}"
         member = PlacedBackend(self.spec, self._env, name, self._member_changed)
+        member.number = self._made
         self._members.append(member)
+        self._copied = True
         return member
 
     def adopt(self, run: NodeRun) -> None:
@@ -136,13 +153,41 @@ class ReplicatedBackend(PlacedBackend):
             return self.new_member()
         return None
 
+    def wants_copies(self, *, busy: bool) -> bool:
+        """Return whether there should be more of them, and at once.
+
+        ``busy``: requests wait for a slot. Where copies were idle for too long, that brings them
+        back.
+        """
+        if busy:
+            self._idled = False
+        return self.missing > 0 and (not self._idled or self._leaving is not None)
+
+    def give_up_copy(self, number: int, *, idle: bool) -> None:
+        """See :meth:`Backend.give_up_copy`. Where it is the first one, another takes its place."""
+        self._idled = self._idled or idle
+        going = next((one for one in self._members if one.number == number), None)
+        if going is None and number == self.number:
+            going = next((one for one in self._members if one.state is State.READY), None)
+            if going is not None:
+                self._members.remove(going)
+                self.exchange(going)
+        elif going is not None:
+            self._members.remove(going)
+        if going is None:
+            return  # it has gone, or is the only one that is ready
+        _log.info("a copy of %s ends: %s", self.spec.name, "it is idle" if idle else "for others")
+        self._begin_to_give_up(going)
+        self._count()
+        self._changed(self)
+
     def _member_changed(self, backend: Backend) -> None:
         assert isinstance(backend, PlacedBackend)
         if backend not in self._members:
             return  # it is given up
         if backend.going and backend.state is State.READY:
             self._members.remove(backend)
-            spawn(self._give_up(backend), name=f"give up a copy of {self.spec.name}")
+            self._begin_to_give_up(backend)
         elif backend.state is State.READY:
             self._pause = _AGAIN
             if self.state in (State.BACKOFF, State.FAILED):  # it need not be started again
@@ -206,13 +251,23 @@ class ReplicatedBackend(PlacedBackend):
         self._leaving = None
         self._members.remove(member)
         self.exchange(member)
+        self._begin_to_give_up(member)
+
+    def _begin_to_give_up(self, member: PlacedBackend) -> None:
+        self._departing.append(member)
         spawn(self._give_up(member), name=f"give up a copy of {self.spec.name}")
 
     async def _give_up(self, member: PlacedBackend) -> None:
         """End a copy that gets no new requests, when those that it has are answered."""
-        with contextlib.suppress(UpstreamError):  # it is gone
-            await member.pool.drained()
-        await member.stop()
+        try:
+            if member.replica is not None:
+                await member.replica.idle()
+            with contextlib.suppress(UpstreamError):  # it is gone
+                await member.pool.drained()
+            await member.stop()
+        finally:
+            if member in self._departing:
+                self._departing.remove(member)
         self._changed(self)
 
     async def move_off(self, node: str) -> bool:
@@ -222,7 +277,7 @@ class ReplicatedBackend(PlacedBackend):
         for member in [one for one in self._members if one.node == node]:
             self._members.remove(member)
             self._count()
-            spawn(self._give_up(member), name=f"give up a copy of {self.spec.name}")
+            self._begin_to_give_up(member)
         self._changed(self)
         if self.node != node or self.state is not State.READY:
             return self.node != node
@@ -253,7 +308,9 @@ class ReplicatedBackend(PlacedBackend):
 
     def _away_with(self) -> list[PlacedBackend]:
         members, self._members, self._leaving = self._members, [], None
-        return members
+        departing, self._departing = self._departing, []
+        self._idled = self._copied = False
+        return members + departing
 
     def _all(
         self, own: asyncio.Future[None], others: list[asyncio.Future[None]]

@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
 
+from gateway.backends.copies import key_of, keys_of, that_may_go
 from gateway.backends.decision import ModelView, SchedulingLimits
 from gateway.backends.machine_room import MachineRoom, Spot
 from gateway.backends.placement import (
     HERE,
     Demand,
     Memory,
+    Placement,
     by_machine,
     machine_of,
     taken_by,
@@ -41,32 +43,41 @@ class Room:
         self._spread = limits.placement == "spread"
         self._most = limits.max_loaded
         there = [m for m in models if m.resident and not m.remote]
-        parted: list[ModelView] = []  # of which some is on nodes
-        if "/" in "".join([device for m in there for device, _ in m.on]):
-            parted = [m for m in there if any("/" in device for device, _ in m.on)]
-            there = [m for m in there if all("/" not in device for device, _ in m.on)]
+        parted: list[ModelView] = []  # of which some is on nodes, or is one of several copies
+        if "/" in "".join([device for m in there for device, _ in m.on]) or any(
+            m.copies for m in there
+        ):
+            parted = [m for m in there if m.copies or any("/" in device for device, _ in m.on)]
+            there = [m for m in there if not m.copies and all("/" not in d for d, _ in m.on)]
         self._here = MachineRoom(HERE, memory, limits.budget, there)
         self._nodes = {name: MachineRoom(name, memory.nodes[name]) for name in sorted(memory.nodes)}
         #: Those that count for ``max_loaded``, and of them those that nobody unloads.
         self._there = {*self._here.taken}
         self._staying = {*self._here.staying}
         self._all_here = not self._nodes and not parted
+        self._copied = {model.name: model for model in parted if model.copies}
         for model in parted:
-            self._add_parts(model)
+            if not model.copies:
+                self._add_parts(model, model.name, model.on)
+            for copy in model.copies:
+                key = key_of(model.name, copy)
+                self._add_parts(model, key, copy.on)
+                if copy.leaving:
+                    leaving.add(key)
         self._able_for: dict[str, Set[str]] = {}
         self.leaving = leaving
         self.draining: set[str] = set()  # by a choice made for an older newcomer
 
-    def _add_parts(self, model: ModelView) -> None:
-        """Count a model where it is, but for nodes that take no models now."""
+    def _add_parts(self, model: ModelView, name: str, on: Placement) -> None:
+        """Count a model, or a copy of it, where it is, but for nodes that take no models now."""
         ram = self._here.memory.ram
-        for machine, on in by_machine(model.on).items():
+        for machine, part in by_machine(on).items():
             size = 0
             if machine == HERE:
-                size = sum(size for name, size in on if ram is None or name != ram.name)
+                size = sum(size for device, size in part if ram is None or device != ram.name)
             elif machine not in self._nodes:
                 continue
-            self._at(machine).add(model.name, on, size, stays=model.stays)
+            self._at(machine).add(name, part, size, stays=model.stays)
             self._there.add(model.name)
             if model.stays:
                 self._staying.add(model.name)
@@ -148,8 +159,13 @@ class Room:
         """Return those of ``others`` that may have to go for one that is to be on ``machine``."""
         if self._all_here:
             return others
-        there = self._there if self._full(self.leaving) else self._at(machine).taken
-        return [other for other in others if other.name in there]
+        full = self._full(self.leaving)
+        there = self._there if full else self._at(machine).taken
+        found = [other for other in others if other.name in there]
+        if self._copied and not full:
+            for model in others:
+                found += that_may_go(model, machine, self.leaving) if model.copies else ()
+        return found
 
     def place_without(
         self, model: ModelView, machine: str, gone: Sequence[ModelView]
@@ -158,6 +174,8 @@ class Room:
         gone.
         """
         away = self.leaving.union([m.name for m in gone])
+        for name in away & self._copied.keys():
+            away.update(keys_of(self._copied[name]))
         if not self._nodes:
             return self._only_spot(model, away)
         demand = model.demand if machine == HERE else model.demand.elsewhere[machine]

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 LINGER = 1.0
 #: The states in which it may be started again after a wait.
 WAITS = (State.BACKOFF, State.FAILED)
+#: Those in which it is there, or is about to be.
+_THERE = (State.STARTING, State.READY, State.DRAINING)
 
 
 @dataclass(slots=True, eq=False)
@@ -224,7 +226,9 @@ def view_of(
         starting=state is State.STARTING,
         ready=backend.serving and not closing,
         draining=state is State.DRAINING,
-        stopping=state is State.STOPPING,
+        # One that has ended may have copies that have not yet.
+        stopping=state is State.STOPPING
+        or (model.resident and not backend.serving and state not in _THERE),
         blocked_until=blocked_until,
         in_flight=model.in_flight,
         slots=model.slots + model.lent,
@@ -234,6 +238,7 @@ def view_of(
         demand=demand or NOTHING,
         copy=copy,
         on=model.on,
+        copies=backend.copies_seen(),
         short_since=model.short_since,
         alone=model.alone,
         last_used=last_used,

@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+#: What changes something at once.
+_ENDS = (Act.STOP, Act.STOP_COPY)
+
 
 class Scheduler:
     """A scheduler that gives leases for models of the catalog, and starts and stops their
@@ -341,7 +344,7 @@ class Scheduler:
             now, memory = time.monotonic(), self._memory.now()
             decision = decide(self._views(), self.limits, now, memory)
             self._memory.note_short(decision.short)
-            if decision.actions == before and any(one.act is Act.STOP for one in before):
+            if decision.actions == before and any(one.act in _ENDS for one in before):
                 _log.error("what was decided changes nothing: %s", before)  # and never would
                 return decision
             before = decision.actions

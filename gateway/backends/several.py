@@ -64,7 +64,7 @@ class Several:
             now = time.monotonic()
             chosen = min(order, key=lambda replica: replica.doubted_until > now)
             self._affinity.note(prefix, chosen)
-        chosen.in_flight += 1
+        chosen.take()
         return chosen
 
     @property

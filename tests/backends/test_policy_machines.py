@@ -383,14 +383,3 @@ def test_copies_stay_on_the_devices_that_models_json_chooses() -> None:
     memory = machine(G=24, H=24, J=24)
     two = Demand(20, 20, devices=("G", "H"))
     assert copies(2, memory, two) == ((("G", 10), ("H", 10)), (("G", 10), ("H", 10)))
-
-
-def test_all_copies_go_together_and_count_on_every_machine() -> None:
-    memory = cluster(machine(G=10), attic=machine(G=10))
-    a = ready("a", last_used=1, on=(("G", 8), ("attic/G", 8)), demand=Demand(8, 8))
-    x = wanted("x", demand=anywhere(8))
-    y = wanted("y", demand=anywhere(8, "attic", here=False))
-    assert acts([a, x], memory) == ["STOP a"]
-    assert acts([a, y], memory) == ["STOP a"]
-    assert acts([a, x, y], memory) == ["STOP a"]
-    assert acts([replace(a, pinned=True), y], memory) == ["REFUSE y"]
