@@ -19,7 +19,7 @@ from gateway.tasks import cancel_and_wait, spawn
 
 MANY, LINKS = 10_000, 30
 #: Seconds of its own that a round may take: a good deal less, on a machine with nothing else to do.
-LONGEST = 0.01
+LONGEST = 0.02
 
 
 def saved(number: int, dice: random.Random) -> Saved:
