@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from gateway.backends.nodes import NodeStatus, Terms, UnknownNode
+from gateway.backends.nodes import NodeStatus, Terms
 from gateway.backends.placement import Demand, Memory
 from gateway.backends.run import NODE_LOST
 from gateway.cluster.ca import Authority, Credentials, client_context, server_name
 from gateway.cluster.demands import Demands
+from gateway.cluster.drains import Drains
 from gateway.cluster.group import Group
 from gateway.cluster.known_node import KnownNode
 from gateway.cluster.link import Link, Unreachable
 from gateway.cluster.run import ClusterRun
 from gateway.cluster.sought import SoughtRun
-from gateway.cluster.told import NODE, REGISTRY, Order, ServerState
+from gateway.cluster.told import REGISTRY, Members, Order, ServerState
 from gateway.errors import GatewayError, LoadFailed
 from gateway.models.local_model import LocalModel
 from gateway.private_files import make_folder, write_private
@@ -81,10 +81,13 @@ class Cluster:
         self._link = join(address, self._link_changed, folder)
         self._nodes: dict[str, KnownNode] = {}
         self._boots: dict[str, str] = {}
+        self._forgotten: set[asyncio.Task[None]] = set()
         self._opened = 0.0
         self._may_settle = False
         self._demands = Demands(self._nodes, llm_storage, shared=shared)
-        self._drained: set[str] = set()
+        self._drains = Drains(
+            self._nodes, self._link, folder, changed=self._drains_changed, forget=self._forget
+        )
         self._watching: asyncio.Task[None] | None = None
         self._authority: Authority
         self._credentials: Credentials
@@ -104,6 +107,7 @@ class Cluster:
         self._opened = time.monotonic()
         self._link.open()
         self._watching = spawn_lasting(self._watch, name="watch the registry of nodes")
+        self._drains.gateway, self._drains.shared = self._gateway, self.shared
         if self.shared:
             self._group = Group(
                 self._gateway,
@@ -115,9 +119,10 @@ class Cluster:
     async def close(self) -> None:
         """Leave it; llama-servers on nodes go on for as long as they wait for a gateway."""
         await cancel_and_wait(self._watching)
+        await self._drains.close()
         if self._group is not None:
             await self._group.close()
-        await asyncio.gather(*(node.close() for node in self._nodes.values()))
+        await asyncio.gather(*(node.close() for node in self._nodes.values()), *self._forgotten)
         await self._link.close()
 
     def _load(self) -> None:
@@ -131,8 +136,7 @@ class Cluster:
         if not self._gateway:
             self._gateway = secrets.token_hex(8)
             write_private(file, self._gateway)
-        with contextlib.suppress(FileNotFoundError, ValueError, TypeError):
-            self._drained = set(json.loads((self._folder / "drained.json").read_bytes()))
+        self._drains.load()
 
     # --- nodes ---------------------------------------------------------------------------------
 
@@ -150,13 +154,18 @@ class Cluster:
         version = -1
         while True:
             try:
-                version, boots = await self._link.call(REGISTRY, "nodes", version)
+                told: Members = await self._link.call(REGISTRY, "nodes", version, self._gateway)
+                version, boots = told.version, told.boots
+                await self._drains.hear(told.drained)
             except GatewayError as error:
                 self._note(error.message)
                 version = -1
                 await asyncio.sleep(_AGAIN)
                 continue
             self._note(None)
+            for name, boot in list(self._boots.items()):
+                if told.removed.get(name) == boot and name not in boots and name in self._nodes:
+                    self._forget(name)  # by another gateway
             for name, boot in boots.items():
                 if name not in self._nodes:
                     node = self._nodes[name] = KnownNode(
@@ -170,15 +179,18 @@ class Cluster:
                         places=lambda: self.places,
                         changed=self._node_changed,
                     )
-                    node.drained = name in self._drained
+                    node.drained = name in self._drains.names
                     node.patience = _PATIENCE if self.shared else 0.0
                 elif self._boots.get(name) != boot:
                     self._nodes[name].wake()
-            self._boots = boots
+            self._boots = dict(boots)
 
     def _places_changed(self) -> None:
         for node in self._nodes.values():
             node.meet_again()  # what the gateway that placed before has left, this one has to judge
+        if self.places:
+            for name in self._drains.names:
+                self.drained_node(name)
         self.changed()
 
     def _note(self, problem: str | None) -> None:
@@ -221,49 +233,32 @@ class Cluster:
         return [node.status() for _, node in sorted(self._nodes.items())]
 
     async def drain(self, name: str) -> None:
-        """Let a node take no more models, also after a restart. Raises :class:`UnknownNode`."""
-        await self._set_drained(self._find(name), True)
+        """Let a node take no more models, also after a restart. See :meth:`Drains.set`."""
+        await self._drains.set(name, True)
 
     async def resume(self, name: str) -> None:
-        """Let it take models again. Raises :class:`UnknownNode`."""
-        await self._set_drained(self._find(name), False)
+        """Let it take models again. See :meth:`Drains.set`."""
+        await self._drains.set(name, False)
 
     async def remove(self, name: str) -> None:
-        """Drain a node, and forget it when nothing of ours runs there; it may join again.
+        """Drain a node, and forget it when nothing runs there. See :meth:`Drains.remove`."""
+        await self._drains.remove(name)
 
-        Raises :class:`UnknownNode`.
-        """
-        node = self._find(name)
-        await self._set_drained(node, True)
-        for run in node.runs:
-            await run.over()
-        await node.close()
-        with contextlib.suppress(GatewayError):
-            await self._link.call(REGISTRY, "leave", name)
-            await self._link.kill(NODE + name)
-        del self._nodes[name]
-        self._boots.pop(name, None)
-        await self._set_drained(node, False)
-
-    def _find(self, name: str) -> KnownNode:
-        node = self._nodes.get(name)
-        if node is None:
-            there = ", ".join(sorted(self._nodes)) or "none"
-            raise UnknownNode(f"there is no node {name!r}; nodes that have joined: {there}")
-        return node
-
-    async def _set_drained(self, node: KnownNode, drained: bool) -> None:
-        node.drained = drained
-        if drained:
-            self._drained.add(node.name)
-        else:
-            self._drained.discard(node.name)
-        await asyncio.to_thread(
-            write_private, self._folder / "drained.json", json.dumps(sorted(self._drained))
-        )
+    def _drains_changed(self, left: Iterable[str]) -> None:
         self._node_changed()
-        if drained:
-            self.drained_node(node.name)
+        if self.places:  # who doesn't is told by its llama-servers
+            for name in left:
+                self.drained_node(name)
+
+    def _forget(self, name: str) -> None:
+        """Know a node no more that was removed."""
+        node = self._nodes.pop(name)
+        self._boots.pop(name, None)
+        for run in node.runs:
+            run.lose(f"its node {name!r} has been removed")
+        self._forgotten.add(closing := spawn(node.close(), name=f"forget the node {name}"))
+        closing.add_done_callback(self._forgotten.discard)
+        self._node_changed()
 
     # --- what the scheduler and the backends ask -------------------------------------------------
 

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -265,7 +265,8 @@ class KnownNode:
     async def _follow(self) -> None:
         while True:
             try:
-                last = await self._meet(await self._ask_soon("state", self._gateway))
+                begun = [run for run in self.runs if run.begun]  # what it knows when it is asked
+                last = await self._meet(await self._ask_soon("state", self._gateway), begun)
                 while True:
                     self._heard_at = time.monotonic()
                     batch: Batch = await self._ask_soon(
@@ -281,7 +282,7 @@ class KnownNode:
             except (Unreachable, Refused) as error:
                 await self._not_heard(error)
 
-    async def _meet(self, state: NodeState) -> int:
+    async def _meet(self, state: NodeState, begun: Sequence[ClusterRun]) -> int:
         """Take the whole state of the node. Returns the number of its last event."""
         self._meets_again = False
         self._orders.clear()
@@ -292,12 +293,13 @@ class KnownNode:
             if self._boot:
                 _log.warning("the node %s has started anew", self.name)
                 self._ended.clear()
+                begun = [run for run in self.runs if run.begun]
             self._boot = state.boot
         self._take(state.has)
         self.files = state.stores.files
         there = {one.order.server: one for one in state.servers}
         for server, run in list(self._runs.items()):
-            if server not in there and run.begun:
+            if server not in there and run in begun:
                 run.lose(f"the node {self.name!r} has started anew without it")
             elif (ready := there.get(server)) is not None and ready.ready is not None:
                 run.hear(ready.ready)

@@ -12,6 +12,8 @@ import contextlib
 import time
 from collections.abc import Iterable
 
+from gateway.cluster.told import Members
+
 #: Seconds between two announcements of a node, and how long a question waits for news.
 ANNOUNCE_EVERY = 10.0
 _WAIT = 20.0
@@ -27,6 +29,8 @@ class Registry:
 
     def __init__(self) -> None:
         self._nodes: dict[str, str] = {}  # the boot of each
+        self._removed: dict[str, str] = {}
+        self._drained: dict[str, frozenset[str]] = {}  # by group
         self._version = 0
         self._news = asyncio.Event()
         self._placing: dict[str, tuple[str, float]] = {}
@@ -39,13 +43,29 @@ class Registry:
         llama-servers that it has.
         """
         self._claimed |= dict.fromkeys(claims, time.monotonic())
+        if self._removed.get(node) == boot:  # said before it ended, and late
+            return
         if self._nodes.get(node) != boot:
             self._nodes[node] = boot
+            self._removed.pop(node, None)
             self._tell()
 
     async def leave(self, node: str) -> None:
         """Forget a node, which won't come back by itself."""
-        if self._nodes.pop(node, None) is not None:
+        if (boot := self._nodes.pop(node, None)) is not None:
+            self._removed[node] = boot
+            self._tell()
+
+    async def drain(self, group: str, node: str, drained: bool) -> None:
+        """Note that a node takes no more models of ``group``, or takes them again."""
+        before = self._drained.get(group, frozenset())
+        self._drained[group] = before | {node} if drained else before - {node}
+        self._tell()
+
+    async def drained_before(self, group: str, nodes: frozenset[str]) -> None:
+        """Note which are drained for ``group``, if that isn't known: this was started anew."""
+        if group not in self._drained:
+            self._drained[group] = nodes
             self._tell()
 
     def unclaimed(self, reservations: Iterable[str]) -> list[str]:
@@ -54,13 +74,17 @@ class Registry:
         self._claimed = {name: self._claimed.get(name, now) for name in reservations}
         return [name for name, last in self._claimed.items() if now - last > _UNCLAIMED]
 
-    async def nodes(self, version: int) -> tuple[int, dict[str, str]]:
-        """Return the boot of each node, when they are others than at ``version``, or after 20 s."""
+    async def nodes(self, version: int, group: str = "") -> Members:
+        """Return which there are, when they are others than at ``version``, or after 20 s, with
+        what is drained for ``group``.
+        """
         if version == self._version:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_WAIT):
                     await self._news.wait()
-        return self._version, dict(self._nodes)
+        return Members(
+            self._version, dict(self._nodes), dict(self._removed), self._drained.get(group)
+        )
 
     async def place(self, group: str, gateway: str) -> bool:
         """Return whether ``gateway`` may place models for the next 10 s: one of a group may."""

@@ -22,6 +22,20 @@ NODE = "node/"
 _RESOURCE = "llm:"
 
 
+@dataclass(frozen=True, slots=True)
+class Members:
+    """The nodes of a cluster: the boot of each that is there, and of each that has been removed.
+
+    ``drained``: those that take no more models of one group of gateways; ``None``: its gateways
+    have not said yet.
+    """
+
+    version: int
+    boots: dict[str, str]
+    removed: dict[str, str]
+    drained: frozenset[str] | None
+
+
 def resource(node: str, device: str) -> str:
     """Return the name of a Ray resource: MiB of one device of one node."""
     return f"{_RESOURCE}{node}/{device}"
