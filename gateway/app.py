@@ -72,7 +72,13 @@ from gateway.http.request import Endpoint
 from gateway.http.tls_state import TlsState
 from gateway.library import Library
 from gateway.metrics.loop_lag import LoopLag
-from gateway.parts import cluster_of, conversations_of, limits_of, responses_of
+from gateway.parts import (
+    cluster_of,
+    conversations_of,
+    limits_of,
+    pulls_on_nodes_of,
+    responses_of,
+)
 from gateway.pipeline.edge import Edge
 from gateway.pipeline.events import Board
 from gateway.pipeline.route import Row
@@ -272,6 +278,7 @@ class Background:
         self.hub = HubListings(settings, environment)
         self.loop_lag = LoopLag()
         self.pulls = Pulls(lambda: environment.for_children, library.refresh)
+        self.pulls_on_nodes = pulls_on_nodes_of(settings, environment, self.pulls)
         self.streams = streams
         self.web_ui = WebUi(environment)
 
@@ -320,7 +327,7 @@ def route_table(
         relayed.metrics_of_model,
         responses,
     )
-    pulling = PullHandlers(settings, background.pulls)
+    pulling = PullHandlers(settings, background.pulls, background.pulls_on_nodes)
     rows = [
         *ProbeHandlers(lifecycle, library, challenges).routes(),
         *router.routes(),
@@ -330,7 +337,7 @@ def route_table(
         *ModelEntryHandlers(entries).routes(),
         *CacheHandlers(services.conversations, library, gate).routes(),
         *StorageHandlers(library, StorageScan(settings, entries)).routes(),
-        *HubHandlers(background.hub).routes(),
+        *HubHandlers(background.hub, scheduler.environment.nodes).routes(),
         *NodeHandlers(settings, scheduler.environment.nodes).routes(),
         *SystemHandlers(report).routes(),
         *HistoryHandlers(background.history).routes(),

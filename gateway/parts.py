@@ -12,6 +12,9 @@ from gateway.config.settings import Settings
 from gateway.streams.kept import KeptStreams
 
 if TYPE_CHECKING:
+    from gateway.backends.backend import Environment
+    from gateway.backends.pulls import Pulls
+    from gateway.backends.pulls_on_nodes import PullsOnNodes
     from gateway.cluster.cluster import Cluster
     from gateway.conversations.keeper import Conversations
     from gateway.responses.kept import KeptResponses
@@ -40,6 +43,23 @@ def cluster_of(settings: Settings) -> Cluster | None:
         metrics=settings.metrics.backends,
         slots=settings.cache.enabled,
         shared=settings.store.url is not None,
+    )
+
+
+def pulls_on_nodes_of(
+    settings: Settings, environment: Environment, pulls: Pulls
+) -> PullsOnNodes | None:
+    """Return what has models fetched by nodes, if there is a cluster."""
+    if environment.nodes is None:
+        return None
+    from gateway.backends.pulls_on_nodes import PullsOnNodes
+
+    return PullsOnNodes(
+        environment.nodes,
+        pulls,
+        lambda: environment.for_children,
+        settings.llm_storage,
+        settings.models_file,
     )
 
 

@@ -1,35 +1,51 @@
-"""Pulls from the hub over HTTP, as ``llm-gateway pull`` does them on the command line."""
+"""Pulls from the hub over HTTP, as ``llm-gateway pull`` does them on the command line: to this
+machine, or by a node of the cluster to that.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator
-from typing import Any, Final
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 from aiohttp import web
 
-from gateway.backends.pulls import Pull, Pulls
+from gateway.backends.nodes import known_node
+from gateway.backends.pulls import Pull, Pulls, PullWish
 from gateway.config.settings import Settings
 from gateway.errors import BadRequest, CatalogBroken
 from gateway.http.json_response import json_response
+from gateway.names import HERE
 from gateway.pipeline.events import Board, endless
 from gateway.pipeline.reading import json_body, refuse_unknown
 from gateway.pipeline.route import Routes, Row
 from gateway.problems import InvalidFiles
 from gateway.scope import Scope
 
+if TYPE_CHECKING:
+    from gateway.backends.pulls_on_nodes import PullsOnNodes
+
 #: Field of the body -> its type.
-_FIELDS: Final = {"model": str, "revision": str, "name": str, "entry": bool, "replace": bool}
+_FIELDS: Final = {
+    "model": str,
+    "revision": str,
+    "name": str,
+    "entry": bool,
+    "replace": bool,
+    "node": str,
+}
 
 
 class PullHandlers:
-    """Lists, begins and ends pulls from the hub."""
+    """Lists, begins and ends pulls from the hub. ``on_nodes``: None without a cluster."""
 
-    def __init__(self, settings: Settings, pulls: Pulls) -> None:
+    def __init__(self, settings: Settings, pulls: Pulls, on_nodes: PullsOnNodes | None) -> None:
         self._settings = settings
         self._pulls = pulls
+        self._on_nodes = on_nodes
         self._board = Board(pulls)
 
     def routes(self) -> Routes:
@@ -68,7 +84,7 @@ class PullHandlers:
         202 with the pull, which GET tells more of; the same again while it runs is the one there
         is. Without QUANT it takes what fits best. ``name`` is that of its entry in models.json,
         none is written with ``"entry": false``; ``replace`` fetches what is here and differs from
-        the hub's.
+        the hub's. ``node`` names the machine of the cluster that fetches it, for itself.
         """
         pull = await self.begin(await _fields(request))
         return json_response(pull.report(), status=202)
@@ -76,7 +92,8 @@ class PullHandlers:
     async def begin(self, fields: dict[str, Any]) -> Pull:
         """Begin the pull that ``fields`` of a body ask for, or return the one that runs already.
 
-        Raises :class:`BadRequest`, :class:`CatalogBroken`, and what :meth:`Pulls.begin` does.
+        Raises :class:`BadRequest`, :class:`CatalogBroken`, and what :meth:`Pulls.begin` and
+        :meth:`PullsOnNodes.begin` do.
         """
         # What few gateways ever need is imported where they do.
         from gateway.backends import pulled
@@ -87,6 +104,9 @@ class PullHandlers:
         revision = fields.get("revision")
         if revision is not None:
             check_revision(revision)
+        node = fields.get("node", HERE)
+        known_node(None if self._on_nodes is None else self._on_nodes.nodes, node)
+        wish = PullWish(**{**_without_node(fields), "model": model})
         settings, pulls = self._settings, self._pulls
         wanted = settings.scheduler.memory_budget
         budget = None if wanted == "auto" else wanted
@@ -95,16 +115,19 @@ class PullHandlers:
         )
         try:
             await asyncio.to_thread(
-                pulled.check, place, fields.get("name"), entry=fields.get("entry", True)
+                pulled.check, place, wish.name, entry=wish.entry, here=node == HERE
             )
         except InvalidFiles as error:
             raise CatalogBroken(
                 "models.json is broken: mend it first.", detail=str(error)
             ) from None
+        if node != HERE:
+            assert self._on_nodes is not None
+            return await self._on_nodes.begin(node, wish)
         if (running := pulls.running(model, revision)) is not None:
             return running
         job = Job(
-            **{**fields, "model": model},
+            **asdict(wish),
             storage=str(place.storage),
             models_file=str(place.models_file),
             llama_server=place.llama_server,
@@ -122,6 +145,10 @@ class PullHandlers:
             raise BadRequest("`discard` must be true or false", param="discard")
         pull = await self._pulls.end(request.match_info["id"], discard=text in ("true", "1"))
         return json_response(pull.report())
+
+
+def _without_node(fields: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if name != "node"}
 
 
 async def _fields(request: web.Request) -> dict[str, Any]:

@@ -9,6 +9,8 @@ from typing import Any, Final
 
 from gateway.backends.backend import Environment
 from gateway.backends.job_process import job_process
+from gateway.backends.nodes import NodeStatus
+from gateway.backends.ram import RAM
 from gateway.config.settings import Settings
 from gateway.errors import (
     BadRequest,
@@ -31,7 +33,8 @@ _MOST: Final = 8
 _MODULE: Final = "gateway.backends.hub_process"
 
 
-_Question = tuple[str, str | None]  # repository and revision
+_Room = tuple[int, int] | None
+_Question = tuple[str, str | None, _Room]  # repository, revision, and for which machine
 
 
 class HubListings:
@@ -43,14 +46,20 @@ class HubListings:
         self._room = asyncio.Semaphore(_AT_ONCE)
         self._asked: dict[_Question, tuple[float, asyncio.Task[dict[str, Any]]]] = {}
 
-    async def get(self, repository: str, revision: str | None) -> dict[str, Any]:
-        """Return the offer, as ``llm-gateway pull REPO --json`` prints it. Raises GatewayError."""
+    async def get(
+        self, repository: str, revision: str | None, node: NodeStatus | None = None
+    ) -> dict[str, Any]:
+        """Return the offer, as ``llm-gateway pull REPO --json`` prints it; what fits ``node``,
+        where that is to have it. Raises GatewayError.
+        """
         self._forget()
-        key = (repository.lower(), revision)
+        room = None if node is None else _room_of(node)
+        key = (repository.lower(), revision, room)
         if key not in self._asked:
             if sum(not task.done() for _, task in self._asked.values()) >= _MOST:
                 raise Unavailable("the hub is being asked much already: in a moment")
-            task = spawn(self._answer(repository, revision), name=f"ask the hub for {repository}")
+            asking = self._answer(repository, revision, room)
+            task = spawn(asking, name=f"ask the hub for {repository}")
             task.add_done_callback(_looked_at)
             self._asked[key] = (time.monotonic() + _GOOD, task)
         answer = await asyncio.shield(self._asked[key][1])
@@ -75,7 +84,7 @@ class HubListings:
         for key in over:
             self._asked.pop(key, None)
 
-    async def _answer(self, repository: str, revision: str | None) -> dict[str, Any]:
+    async def _answer(self, repository: str, revision: str | None, room: _Room) -> dict[str, Any]:
         from gateway.backends.hub_process import HubQuestion, as_text  # few gateways ever need it
 
         settings = self._settings
@@ -87,6 +96,7 @@ class HubListings:
             str(settings.models_file),
             settings.llama_server,
             None if wanted == "auto" else wanted,
+            room,
         )
         try:
             async with (
@@ -103,6 +113,13 @@ class HubListings:
             return _told(f"no process can be started to ask the hub: {error.strerror}")
         except ValueError:
             return _told("the process that asks the hub has ended without an answer")
+
+
+def _room_of(node: NodeStatus) -> tuple[int, int]:
+    """Return bytes for models where they run, and of RAM beside a GPU."""
+    sizes = {str(one["name"]): int(one["for_models"]) for one in node.devices}
+    ram = sizes.pop(RAM, 0)
+    return (sum(sizes.values()), ram) if node.gpu else (ram, 0)
 
 
 def _told(message: str) -> dict[str, Any]:

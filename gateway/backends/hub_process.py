@@ -22,7 +22,8 @@ from gateway.models.hub_client import Hub
 @dataclass(frozen=True, slots=True)
 class HubQuestion:
     """A question: which repository (``OWNER/REPO``), and for which machine
-    (:class:`pulled.PullPlace`).
+    (:class:`pulled.PullPlace`); for another one there is its ``room``, in bytes as
+    :meth:`pulled.DiskRoom.of_bytes` takes them.
     """
 
     model: str
@@ -31,6 +32,7 @@ class HubQuestion:
     models_file: str
     llama_server: str
     budget: int | None = None
+    room: tuple[int, int] | None = None
 
 
 def main() -> None:
@@ -48,7 +50,9 @@ def _answer(question: HubQuestion) -> dict[str, Any]:
     )
     try:
         reference = parse_reference(question.model)
-        return {"offer": pulled.look(place, Hub(), reference, question.revision).report()}
+        room = None if question.room is None else pulled.DiskRoom.of_bytes(*question.room)
+        offer = pulled.look(place, Hub(), reference, question.revision, room)
+        return {"offer": offer.report()}
     except GatewayError as error:
         told = {"message": error.message, "code": error.code, "param": error.param}
         return {"error": {**told, "status": error.status}}

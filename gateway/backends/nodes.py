@@ -6,10 +6,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from gateway.backends.placement import Demand, Memory, Placement
+from gateway.backends.placement import Card, Demand, Memory, Placement
+from gateway.backends.pulls import PullThere, PullWish
 from gateway.backends.run import Run
 from gateway.errors import NotFound
 from gateway.models.local_model import LocalModel
+from gateway.names import HERE
 
 if TYPE_CHECKING:
     from gateway.backends.logring import LogRing
@@ -77,10 +79,47 @@ class NodeRun(Run, Protocol):
         """Close the connections, and leave it running for whoever finds it."""
 
 
+class NodePull(PullThere, Protocol):
+    """A pull on a node."""
+
+    async def named(self, name: str) -> None:
+        """Tell the node that it has its entry, under ``name``."""
+
+
+class NodePulls(Protocol):
+    """The pulls of this gateway on nodes."""
+
+    #: Called with one that an earlier life of this gateway, or another of its group, has begun.
+    found: Callable[[NodePull], object]
+
+    async def begin(self, name: str, wish: PullWish, hub: Mapping[str, str]) -> NodePull:
+        """Have a node fetch a model; ``hub``: :func:`.hub_variables.hub_variables` of here.
+
+        Raises :class:`gateway.errors.GatewayError` where it can't.
+        """
+
+    def others_have(self, name: str, file: str) -> bool:
+        """Return whether a node other than ``name`` has a file, by its path below llm_storage."""
+
+
 class UnknownNode(NotFound):
     """404: no node of that name has been heard of."""
 
     default_code = "node_not_found"
+
+
+def known_node(nodes: Nodes | None, name: str) -> NodeStatus | None:
+    """Return the node called ``name``; None: it means this machine. Raises :class:`UnknownNode`."""
+    if name == HERE:
+        return None
+    known = {} if nodes is None else {one.name: one for one in nodes.report()}
+    if name not in known:
+        there = ", ".join(known) or "none"
+        why = f"nodes that have joined: {there}"
+        if nodes is None:
+            why = "this gateway has no cluster in gateway.yaml"
+        raise UnknownNode(f"there is no node {name[:63]!r}; {why}", param="node")
+    return known[name]
 
 
 class Nodes(Protocol):
@@ -121,6 +160,10 @@ class Nodes(Protocol):
         """Drain it, and forget it when nothing of ours runs there; it may join again."""
 
     @property
+    def pulls(self) -> NodePulls:
+        """What this gateway has fetched from the hub by nodes."""
+
+    @property
     def shared(self) -> bool:
         """Whether other gateways may use, place and end the same llama-servers."""
 
@@ -147,6 +190,16 @@ def node_of(on: Placement) -> str | None:
 def on_node(node: str, on: Placement) -> Placement:
     """Return a placement, as the node calls its devices, as the scheduler calls them."""
     return tuple((f"{node}/{name}", size) for name, size in on)
+
+
+def memory_on(node: str, memory: Memory) -> Memory:
+    """Return the memory of a node, as it calls its devices, as the scheduler calls them."""
+
+    def called(card: Card) -> Card:
+        return Card(f"{node}/{card.name}", card.size, card.left, card.hope)
+
+    ram = None if memory.ram is None else called(memory.ram)
+    return Memory(tuple(map(called, memory.cards)), ram)
 
 
 def of_node(node: str, on: Placement) -> Placement:

@@ -28,7 +28,10 @@ from gateway.problems import InvalidFiles
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A pull of ``OWNER/REPO[:QUANT]`` and where it goes: see :class:`pulled.PullPlace`."""
+    """A pull of ``OWNER/REPO[:QUANT]`` and where it goes: see :class:`pulled.PullPlace`.
+
+    ``propose``: an entry is told, and not written.
+    """
 
     model: str
     storage: str
@@ -38,6 +41,7 @@ class Job:
     revision: str | None = None
     name: str | None = None
     entry: bool = True
+    propose: bool = False
     replace: bool = False
 
 
@@ -75,11 +79,14 @@ def steps(job: Job) -> Iterator[dict[str, Any]]:
     }
     speed = TransferSpeed()
     pull(plan, client, lambda progress: _say(_told(progress, speed)), replace=job.replace)
-    name = None
-    if job.entry:
+    name, proposed = None, None
+    if job.propose:
+        proposal = pulled.proposed(place, plan)
+        name, proposed = proposal.name, proposal.entry
+    elif job.entry:
         entry = pulled.add_entry(place, plan, job.name)
         name = entry if isinstance(entry, str) else entry.name
-    yield {"stage": "done", "name": name, "bytes": plan.size, "file": None}
+    yield {"stage": "done", "name": name, "entry": proposed, "bytes": plan.size, "file": None}
 
 
 def _told(progress: PullProgress, speed: TransferSpeed) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -67,6 +67,11 @@ class DiskRoom:
         """Return that of ``machine``, of which all models together may take ``budget`` bytes."""
         main = machine.budget if budget is None else min(budget, machine.budget)
         ram = machine.ram.budget if machine.gpu and machine.ram is not None else 0
+        return cls.of_bytes(main, ram)
+
+    @classmethod
+    def of_bytes(cls, main: int, ram: int) -> DiskRoom:
+        """Return that of a machine where all models together may take so much."""
         return cls(int(main * SHARE), int(ram * SHARE))
 
     def fits(self, size: int) -> str:
@@ -154,8 +159,16 @@ def _size(size: int) -> str:
     return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
 
 
-def look(place: PullPlace, client: Hub, reference: Reference, revision: str | None = None) -> Offer:
-    """Return what the hub has of ``reference``. Raises :class:`gateway.errors.GatewayError`."""
+def look(
+    place: PullPlace,
+    client: Hub,
+    reference: Reference,
+    revision: str | None = None,
+    room: DiskRoom | None = None,
+) -> Offer:
+    """Return what the hub has of ``reference``. ``room``: of the machine that it is for, if that is
+    another. Raises :class:`gateway.errors.GatewayError`.
+    """
     found = client.repository(reference, revision)
     if not found.variants:
         raise Unprocessable(
@@ -164,7 +177,9 @@ def look(place: PullPlace, client: Hub, reference: Reference, revision: str | No
             param="model",
         )
     shut = found.gated and not client.has_token
-    return Offer(reference, found, DiskRoom.of(place.machine(), place.budget), shut)
+    if room is None:
+        room = DiskRoom.of(place.machine(), place.budget)
+    return Offer(reference, found, room, shut)
 
 
 def chosen(offer: Offer) -> Variant:
@@ -192,22 +207,21 @@ def planned(place: PullPlace, offer: Offer, variant: Variant) -> PullPlan:
 # --- its entry -------------------------------------------------------------------------------
 
 
-def check(place: PullPlace, name: str | None, *, entry: bool) -> None:
+def check(place: PullPlace, name: str | None, *, entry: bool, here: bool = True) -> None:
     """Check, before hours of downloading, for what would stop a pull at its end.
 
-    ``entry``: whether an entry is to be written. Raises :class:`gateway.problems.InvalidFiles`,
-    :class:`editing.NotWritten`, :class:`BadRequest` for a name that can't be used, and
-    :class:`gateway.models.hub_client.NoHubClient`.
+    ``entry``: whether an entry is to be written; ``here``: whether it is this machine that fetches.
+    Raises :class:`gateway.problems.InvalidFiles`, :class:`editing.NotWritten`, :class:`BadRequest`
+    for a name that can't be used, and :class:`gateway.models.hub_client.NoHubClient`.
     """
-    check_installed()
+    if here:
+        check_installed()
     if not entry:
         return
     _, catalog = _catalog(place.models_file)
     if name is not None:
         if name in catalog.models or name in catalog.aliases:
-            raise BadRequest(
-                f"there is a model {name!r} already: choose another name", param="name"
-            )
+            raise _taken(name)
         try:
             _, problems = parse_partly(json.dumps({name: {"params": {"model": "x.gguf"}}}), file="")
         except InvalidFiles as error:
@@ -236,10 +250,7 @@ def add_entry(place: PullPlace, plan: PullPlan, name: str | None) -> Proposal | 
         before, catalog = _catalog(place.models_file)
         if (served_as := _named(catalog, found.file, plan.storage)) is not None:
             return served_as
-        taken = {*catalog.models, *catalog.aliases}
-        machine = place.machine()
-        budget = machine.budget if place.budget is None else min(place.budget, machine.budget)
-        (proposal,) = propose([found], machine, plan.storage, taken, budget=budget)
+        proposal = _proposed(place, plan, found, {*catalog.models, *catalog.aliases})
         if name is not None:
             proposal = proposal._replace(name=name)
         try:
@@ -247,11 +258,53 @@ def add_entry(place: PullPlace, plan: PullPlan, name: str | None) -> Proposal | 
         except editing.ChangedMeanwhile:
             continue
         except ValueError:
-            raise BadRequest(
-                f"there is a model {name!r} already: choose another name", param="name"
-            ) from None
+            raise _taken(str(name)) from None
         return proposal
     raise editing.ChangedMeanwhile(f"{place.models_file.name} is changed all the time")
+
+
+def proposed(place: PullPlace, plan: PullPlan) -> Proposal:
+    """Return an entry for what was fetched, for :func:`enter` elsewhere. Raises
+    :class:`Unprocessable` for a file that is no model.
+    """
+    return _proposed(place, plan, _found(plan), ())
+
+
+def _proposed(place: PullPlace, plan: PullPlan, found: Found, taken: Container[str]) -> Proposal:
+    machine = place.machine()
+    budget = machine.budget if place.budget is None else min(place.budget, machine.budget)
+    (proposal,) = propose([found], machine, plan.storage, taken, budget=budget)
+    return proposal
+
+
+def enter(file: Path, proposed: str, entry: Mapping[str, Any], name: str | None) -> str:
+    """Write an ``entry`` that was made on another machine, where its model is called ``proposed``.
+
+    Returns the name that it has got, or that models.json has the same file under already. ``name``:
+    what it is to be called. Raises as :func:`check` does.
+    """
+    model = entry["params"]["model"]
+    for _ in range(_TRIES):
+        before, catalog = _catalog(file)
+        for known, spec in catalog.models.items():
+            if spec.file == model:
+                return known
+        taken = {*catalog.models, *catalog.aliases}
+        if name is not None and name in taken:
+            raise _taken(name)
+        chosen, number = name or proposed, 1
+        while chosen in taken:
+            chosen = f"{proposed}-{(number := number + 1)}"
+        try:
+            _write(file, before, {chosen: entry})
+        except editing.ChangedMeanwhile:
+            continue
+        return chosen
+    raise editing.ChangedMeanwhile(f"{file.name} is changed all the time")
+
+
+def _taken(name: str) -> BadRequest:
+    return BadRequest(f"there is a model {name!r} already: choose another name", param="name")
 
 
 def _found(plan: PullPlan) -> Found:

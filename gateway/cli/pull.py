@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from gateway.cli.parser import explain
 from gateway.cli.pull_table import ask
-from gateway.cli.which_gateway import add_gateway, remote_client
+from gateway.cli.which_gateway import add_gateway, client_for, remote_client
 from gateway.config.load import load_settings
 from gateway.plurals import counted
 
@@ -37,11 +37,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "stopped; the hash is checked at the end. Then an entry that fits this "
         "machine is written into models.json. HF_TOKEN is a token for gated and "
         "private models. With --url that gateway downloads the model to its own "
-        "machine, and Ctrl-C only stops watching.",
+        "machine, with --node a machine of its cluster does, and Ctrl-C only stops "
+        "watching.",
         examples=[
             "llm-gateway pull unsloth/Qwen3-4B-GGUF",
             "llm-gateway pull unsloth/Qwen3-4B-GGUF:Q4_K_M --name qwen",
             "llm-gateway pull unsloth/Qwen3-4B-GGUF --yes --url https://box.example.com",
+            "llm-gateway pull unsloth/Qwen3-4B-GGUF --node attic",
         ],
         exits={
             2: "the command line was not understood, or nobody was there to choose",
@@ -86,6 +88,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--replace", action="store_true", help="download again what differs from the hub's"
     )
+    parser.add_argument(
+        "--node",
+        metavar="NAME",
+        help="the machine of the gateway's cluster that downloads it, for itself",
+    )
     parser.set_defaults(run=run)
 
 
@@ -100,7 +107,8 @@ def run(args: argparse.Namespace) -> int:
     given = _BEFORE.sub("", args.model, count=1)
     reference = parse_reference(given)
     revision = check_revision(args.revision) if args.revision is not None else None
-    if (gateway := remote_client(args)) is not None:
+    gateway = client_for(args) if args.node is not None else remote_client(args)
+    if gateway is not None:
         from gateway.cli import pull_remote
 
         return pull_remote.run(gateway, args, reference, revision)

@@ -1,4 +1,6 @@
-"""``llm-gateway pull`` for a gateway elsewhere: it downloads, and its progress is shown here."""
+"""``llm-gateway pull`` by a gateway, to its machine or to another of its cluster: the progress is
+shown here.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,7 @@ def run(
     """
     model = str(reference)
     if args.json or (reference.quantisation is None and not args.yes):
-        offer = _offer(client, reference.repository, revision)
+        offer = _offer(client, reference.repository, revision, args.node)
         if args.json:
             print(json.dumps(offer, indent=2))
             return 0
@@ -46,9 +48,11 @@ def run(
         "replace": args.replace,
         **({"revision": revision} if revision is not None else {}),
         **({"name": args.name} if args.name is not None else {}),
+        **({"node": args.node} if args.node is not None else {}),
     }
     begun = client.ask("POST", "/admin/pulls", wanted, timeout=_PATIENCE)
-    print(f"{model}, onto the machine of {client.name}")
+    here = "this machine" if client.url is None else f"the machine of {client.name}"
+    print(f"{model}, onto {begun['node'] or here}")
     try:
         pull = _followed(client, begun["id"])
     except KeyboardInterrupt:
@@ -60,8 +64,11 @@ def run(
     return _told(client, pull)
 
 
-def _offer(client: Client, repository: str, revision: str | None) -> dict[str, Any]:
-    query = {"model": repository, **({"revision": revision} if revision is not None else {})}
+def _offer(
+    client: Client, repository: str, revision: str | None, node: str | None
+) -> dict[str, Any]:
+    asked = {"model": repository, "revision": revision, "node": node}
+    query = {name: value for name, value in asked.items() if value is not None}
     offer: dict[str, Any] = client.ask("GET", f"/admin/hub?{urlencode(query)}", timeout=_PATIENCE)
     return offer
 
@@ -107,7 +114,7 @@ def _told(client: Client, pull: dict[str, Any] | None) -> int:
         print(f"error: {clean(pull['error']['message'])}", file=sys.stderr)
         return 1
     if pull["name"] is None:
-        print(f"done: it is in llm_storage of {client.name}")
+        print(f"done: it is in llm_storage of {pull['node'] or client.name}")
         return 0
     print(
         f"done: it is the model {pull['name']} of {client.name}\n"

@@ -20,6 +20,7 @@ from gateway.cluster.drains import Drains
 from gateway.cluster.group import Group
 from gateway.cluster.known_node import KnownNode
 from gateway.cluster.link import Link, Unreachable
+from gateway.cluster.remote_pulls import RemotePulls
 from gateway.cluster.run import ClusterRun
 from gateway.cluster.sought import SoughtRun
 from gateway.cluster.told import REGISTRY, Members, Order, ServerState
@@ -88,6 +89,8 @@ class Cluster:
         self._drains = Drains(
             self._nodes, self._link, folder, changed=self._drains_changed, forget=self._forget
         )
+        #: What it has fetched from the hub by nodes.
+        self.pulls = RemotePulls(self._nodes)
         self._watching: asyncio.Task[None] | None = None
         self._authority: Authority
         self._credentials: Credentials
@@ -136,6 +139,7 @@ class Cluster:
         if not self._gateway:
             self._gateway = secrets.token_hex(8)
             write_private(file, self._gateway)
+        self.pulls.gateway = self._gateway
         self._drains.load()
 
     # --- nodes ---------------------------------------------------------------------------------
@@ -178,6 +182,7 @@ class Cluster:
                         sources=self._demands.sources,
                         places=lambda: self.places,
                         changed=self._node_changed,
+                        pulls=self.pulls,
                     )
                     node.drained = name in self._drains.names
                     node.patience = _PATIENCE if self.shared else 0.0
@@ -256,6 +261,7 @@ class Cluster:
         self._boots.pop(name, None)
         for run in node.runs:
             run.lose(f"its node {name!r} has been removed")
+        self.pulls.lose(name, "was removed")
         self._forgotten.add(closing := spawn(node.close(), name=f"forget the node {name}"))
         closing.add_done_callback(self._forgotten.discard)
         self._node_changed()

@@ -12,11 +12,12 @@ from dataclasses import replace
 from typing import Any, Final
 
 from gateway.backends.logring import LogRing
-from gateway.backends.nodes import NodeStatus
-from gateway.backends.placement import Card, Memory
+from gateway.backends.nodes import NodeStatus, memory_on
+from gateway.backends.placement import Memory
 from gateway.cluster.ca import server_name
 from gateway.cluster.link import ANSWER, Link, Refused, Unreachable
 from gateway.cluster.offering import offers, take_back
+from gateway.cluster.remote_pulls import RemotePulls
 from gateway.cluster.reservations import Reservations
 from gateway.cluster.run import ClusterRun
 from gateway.cluster.told import (
@@ -28,6 +29,7 @@ from gateway.cluster.told import (
     NodeState,
     NotStarted,
     Order,
+    Pulling,
     Ready,
     ServerState,
     Stopped,
@@ -74,6 +76,7 @@ class KnownNode:
         sources: Callable[[LocalModel], list[KnownNode]],
         places: Callable[[], bool],
         changed: Callable[[], None],
+        pulls: RemotePulls,
     ) -> None:
         self.name = name
         self.context = context
@@ -96,6 +99,8 @@ class KnownNode:
         self._places = places
         self._meets_again = False
         self._changed = changed
+        self._pulls = pulls
+        self.request = b""  # for a certificate: what is sealed for that, it alone can read
         self._runs: dict[str, ClusterRun] = {}
         self._orders: dict[str, Order] = {}  # those of ours that others have given
         #: Seconds that requests of other gateways may take to end before a llama-server does.
@@ -288,7 +293,7 @@ class KnownNode:
         self._orders.clear()
         certificate, authorities = await self._certify(self.name, state.request)
         self.port = await self.ask("certify", self._gateway, certificate, authorities)
-        self.host, self.version = state.host, state.version
+        self.host, self.version, self.request = state.host, state.version, state.request
         if state.boot != self._boot:
             if self._boot:
                 _log.warning("the node %s has started anew", self.name)
@@ -314,6 +319,7 @@ class KnownNode:
             elif not self._wanted(one):
                 await self._end_unwanted(one)
         await self._reservations.sweep(there, alone=not self.patience)
+        self._pulls.met(self, state.pulls)
         self._changed()
         return state.last
 
@@ -342,6 +348,8 @@ class KnownNode:
             before, self.files = self.files, event.files
             if before.keys() != event.files.keys():  # not while a file is being written
                 self._changed()
+        elif isinstance(event, Pulling):
+            self._pulls.hear(self, event)
         elif (run := self._runs.get(getattr(event, "server", ""))) is not None:
             run.hear(event)  # type: ignore[arg-type]  # all others are about a server
         elif isinstance(event, Began) and event.order.gateway == self._gateway:
@@ -354,16 +362,7 @@ class KnownNode:
                 spawn(self._end_new(one), name=f"end {order.spec.name}")
 
     def _take(self, has: Has) -> None:
-        self.has = has
-        name, memory = self.name, has.memory
-
-        def called(card: Card) -> Card:
-            return Card(f"{name}/{card.name}", card.size, card.left, card.hope)
-
-        self._memory = Memory(
-            tuple(map(called, memory.cards)),
-            None if memory.ram is None else called(memory.ram),
-        )
+        self.has, self._memory = has, memory_on(self.name, has.memory)
 
     async def _not_heard(self, error: GatewayError) -> None:
         """Note that it gives no answer, and wait until it is time to ask again."""
@@ -389,6 +388,7 @@ class KnownNode:
                     run.lose(f"its node {self.name!r} is lost")
                 for deadline in self._waiting:
                     deadline.reschedule(0.0)
+                self._pulls.lose(self.name, "is lost")
                 self._changed()
         self._wake.clear()
         with contextlib.suppress(TimeoutError):

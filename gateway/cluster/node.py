@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import os
 import shutil
@@ -37,15 +36,17 @@ from gateway.cluster.files import Missing, has_files
 from gateway.cluster.front import Front
 from gateway.cluster.hosted import Hosted
 from gateway.cluster.journal import Journal
+from gateway.cluster.measured import Measured
 from gateway.cluster.node_files import NodeFiles
+from gateway.cluster.node_pulls import NodePulls
 from gateway.cluster.node_settings import NodeSettings
 from gateway.cluster.node_source import CopyFailed
 from gateway.cluster.offer import Offer
 from gateway.cluster.slot_folder import SlotFolders
-from gateway.cluster.told import Batch, Has, NodeState, Order, Stores, reservation
-from gateway.errors import GatewayError, LoadFailed
+from gateway.cluster.told import Batch, Has, NodeState, Order, PullOrder, Stores, reservation
+from gateway.errors import LoadFailed
 from gateway.models.local_model import LocalModel
-from gateway.private_files import make_folder, write_private
+from gateway.private_files import make_folder
 from gateway.tasks import cancel_and_wait, spawn, spawn_lasting
 
 _log = logging.getLogger(__name__)
@@ -66,6 +67,7 @@ class Node:
         self._heard: dict[str, float] = {}
         self._asking: Counter[str] = Counter()  # gateways that wait for an event
         self._tasks: list[asyncio.Task[None]] = []
+        self._measured = Measured(settings.data_dir / "memory.json")
         self._certifying = asyncio.Lock()
         self._changed = asyncio.Event()  # what the memory depends on has changed
         self._sockets = 0
@@ -85,6 +87,9 @@ class Node:
             settings.data_dir,
             lambda: dict(os.environ),
             self._tell_files,
+        )
+        self._pulls = NodePulls(
+            self._files, self._journal, settings.llama_server, lambda: self._request
         )
 
     @property
@@ -127,9 +132,9 @@ class Node:
 
         self._capacity = Capacity(read, None)
         await self._capacity.look()
-        measured = await asyncio.to_thread(self._measured)
+        measured = await asyncio.to_thread(self._measured.read)
         needs = Needs(
-            settings.llm_storage, measured, self._remember, gpu=self._capacity.machine.gpu
+            settings.llm_storage, measured, self._measured.remember, gpu=self._capacity.machine.gpu
         )
         self._accounts = Accounts(
             needs,
@@ -180,6 +185,7 @@ class Node:
             self._has,
             Stores(dict(self._files.files)),
             tuple(server.state for server in self._servers.values() if not server.over),
+            self._pulls.states(gateway),
         )
 
     async def events(self, gateway: str, boot: str, after: int, wait: float) -> Batch:
@@ -227,7 +233,7 @@ class Node:
         if not await asyncio.to_thread(has_files, spec, self._settings.llm_storage):
             return None
         if gpu is not None:
-            needs = Needs(self._settings.llm_storage, {}, self._remember, gpu=gpu)
+            needs = Needs(self._settings.llm_storage, {}, self._measured.remember, gpu=gpu)
             need = await needs.need_of(spec)
             return Demand(need.size, need.least, need.ram, need.least_ram, scant=need.scant)
         await self._accounts.need_of(spec)
@@ -269,6 +275,19 @@ class Node:
         )
         spawn(self._follow(order.server, server), name=f"follow {order.spec.name}")
 
+    async def pull(self, order: PullOrder) -> None:
+        """Begin to fetch a model from the hub. Raises :class:`Unavailable`: too many."""
+        self._hear(order.gateway)
+        self._pulls.begin(order)
+
+    async def end_pull(self, pull: str, discard: bool) -> None:
+        """End a pull, or forget one that has ended. ``discard``: delete what has come of it."""
+        await self._pulls.end(pull, discard=discard)
+
+    async def pull_named(self, pull: str, name: str) -> None:
+        """Note that a pull has its entry, under ``name``."""
+        self._pulls.named(pull, name)
+
     async def stop(self, server: str, patience: float = 0.0) -> None:
         """End a llama-server, and return when nothing of it is left.
 
@@ -296,16 +315,21 @@ class Node:
         patience = self._settings.orphan_after
         while True:
             await asyncio.sleep(min(patience / 4, 5.0))
-            now = time.monotonic()
             for server in list(self._servers.values()):
                 server.tell_use()
-                gateway = server.order.gateway
-                if not self._asking[gateway] and now - self._heard.get(gateway, now) > patience:
+                if self._is_gone(server.order.gateway):
                     _log.warning(
                         "ending the llama-server of %s: its gateway is gone",
                         server.order.spec.name,
                     )
                     server.stop()
+            await self._pulls.leave(self._is_gone)
+
+    def _is_gone(self, gateway: str) -> bool:
+        """Return whether a gateway has not been heard of for too long."""
+        now = time.monotonic()
+        silent = now - self._heard.get(gateway, now)
+        return not self._asking[gateway] and silent > self._settings.orphan_after
 
     async def _watch_memory(self) -> None:
         while True:
@@ -328,31 +352,6 @@ class Node:
             return
         self._has = Has(memory, gpu, self._capacity.report())
         self._journal.add(self._has)
-
-    # --- what models took ----------------------------------------------------------------------
-
-    @property
-    def _memory_file(self) -> Path:
-        return self._settings.data_dir / "memory.json"
-
-    def _measured(self) -> dict[str, int]:
-        try:
-            found = json.loads(self._memory_file.read_bytes())
-            return {str(key): int(size) for key, size in found.items()}
-        except FileNotFoundError:
-            return {}
-        except (OSError, ValueError, AttributeError, TypeError) as error:
-            _log.warning("what models took before is not known: %s", error)
-            return {}
-
-    async def _remember(self, key: str, size: int) -> None:
-        await asyncio.to_thread(self._write_down, key, size)
-
-    def _write_down(self, key: str, size: int) -> None:
-        try:
-            write_private(self._memory_file, json.dumps(self._measured() | {key: size}))
-        except OSError as error:
-            raise GatewayError(f"cannot write {self._memory_file}: {error.strerror}") from error
 
 
 def copied_as(missing: Missing) -> str:

@@ -6,17 +6,20 @@ Nothing here knows of Ray. The gateway's own machine has one too, as it may be a
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+from gateway.backends.hub_variables import with_hub
 from gateway.backends.pull_process import Job, as_text
-from gateway.backends.pulls import Pull, Pulls
+from gateway.backends.pulls import Pull, Pulls, PullWish
 from gateway.cluster.ca import Credentials
 from gateway.cluster.copying import Copies, Offers, Told
 from gateway.cluster.files import Missing, StorageFiles, given, missing
 from gateway.cluster.node_source import CopyFailed
 from gateway.cluster.offer import Offer
+from gateway.errors import NotFound
 from gateway.models.local_model import LocalModel
 
 _HASHES: Final = "hashes.json"
@@ -39,12 +42,13 @@ class NodeFiles:
         changed: Callable[[], None],
     ) -> None:
         self._node = node
+        self._environ = environ
         self._storage = storage.expanduser().absolute()
         self._data_dir = data_dir
         self._listing = StorageFiles(self._storage, changed)
         self._offers = Offers(node, host, environ, data_dir / _HASHES)
         self._copies = Copies(self._storage, environ)
-        #: What it fetches from the hub, with no entries in a models.json: it has none.
+        #: What it fetches from the hub. It has no models.json.
         self.pulls = Pulls(environ, self._listing.look)
 
     @property
@@ -100,13 +104,14 @@ class NodeFiles:
             await self._copies.copy(names, offers, credentials, told)
             await self._listing.look()
 
-    def pull(self, model: str, revision: str | None, llama_server: str) -> Pull:
-        """Begin to fetch ``OWNER/REPO[:QUANT]`` from the hub, or return the pull that does so
-        already.
+    def pull(self, wish: PullWish, llama_server: str, hub: Mapping[str, str]) -> Pull:
+        """Begin to fetch what is wished from the hub, or return the pull that does so already.
 
-        Without a quantisation it is what fits this machine best. Raises :class:`Unavailable`: too
-        many. How it goes is for the subscribers of :attr:`pulls`.
+        Without a quantisation it is what fits this machine best. ``hub``: see :func:`with_hub`.
+        Raises :class:`Unavailable`: too many. How it goes is for the subscribers of :attr:`pulls`;
+        an entry is made, which whoever wishes it may write.
         """
+        model, revision = wish.model, wish.revision
         if (running := self.pulls.running(model, revision)) is not None:
             return running
         job = Job(
@@ -116,5 +121,12 @@ class NodeFiles:
             llama_server=llama_server,
             revision=revision,
             entry=False,
+            propose=wish.entry,
+            replace=wish.replace,
         )
-        return self.pulls.begin(model, revision, as_text(job))
+        return self.pulls.begin(model, revision, as_text(job), with_hub(self._environ(), hub))
+
+    async def end_pull(self, pull: Pull, *, discard: bool) -> None:
+        """End a pull, and have it off the list."""
+        with contextlib.suppress(NotFound):  # it is off it
+            await self.pulls.end(pull.id, discard=discard)

@@ -7,6 +7,7 @@ from typing import Any
 
 from gateway.backends.counts import Ended
 from gateway.backends.placement import Memory, Placement
+from gateway.backends.pulls import PullWish
 from gateway.backends.tuning import Tuning
 from gateway.cluster.offer import Offer
 from gateway.models.local_model import LocalModel
@@ -73,6 +74,18 @@ class Order:
     metrics: bool = False
     offers: tuple[Offer, ...] = ()
     slots: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PullOrder:
+    """An order to fetch a model from the hub: ``id`` is unique. ``hub``: variables for it, sealed
+    (:mod:`.sealed`), as a token may be among them.
+    """
+
+    id: str
+    gateway: str
+    wish: PullWish
+    hub: bytes | None
 
 
 # --- events of one llama-server ------------------------------------------------------------------
@@ -199,6 +212,20 @@ class Stores:
     files: dict[str, int]
 
 
+@dataclass(frozen=True, slots=True)
+class Pulling:
+    """How a ``pull`` goes: ``told`` as :meth:`Pull.report` has it. ``entry``: one that its gateway
+    still has to write.
+    """
+
+    pull: str
+    gateway: str
+    wish: PullWish
+    created: float
+    told: dict[str, Any]
+    entry: dict[str, Any] | None
+
+
 Event = (
     Began
     | Used
@@ -213,6 +240,7 @@ Event = (
     | Holds
     | Has
     | Stores
+    | Pulling
 )
 
 
@@ -255,3 +283,4 @@ class NodeState:
     has: Has
     stores: Stores
     servers: tuple[ServerState, ...]
+    pulls: tuple[Pulling, ...]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.backends.pulls import PullWish
 from gateway.cluster.ca import Authority, Credentials, server_name
 from gateway.cluster.copying import CopyProgress
 from gateway.cluster.node_files import NodeFiles
@@ -98,8 +99,9 @@ async def test_a_node_pulls_by_itself(
 ) -> None:
     with tiny_hub("tiny/thing-GGUF", tmp_path, monkeypatch):
         pair.environ = dict(os.environ)
-        pull = pair.cellar.pull("tiny/thing-GGUF", None, "auto")
-        assert pair.cellar.pull("tiny/thing-GGUF", None, "auto") is pull
+        wish = PullWish("tiny/thing-GGUF")
+        pull = pair.cellar.pull(wish, "auto", {})
+        assert pair.cellar.pull(wish, "auto", {}) is pull
         over = asyncio.Event()
 
         def look() -> None:
@@ -109,5 +111,6 @@ async def test_a_node_pulls_by_itself(
         pair.cellar.pulls.subscribe(look)
         async with asyncio.timeout(60):
             await over.wait()
-    assert (pull.stage, pull.error, pull.name) == ("done", None, None)
-    assert pair.cellar.files
+    assert (pull.stage, pull.error, pull.name) == ("done", None, "tiny")
+    assert pull.entry is not None
+    assert pull.entry["params"]["model"] in pair.cellar.files

@@ -185,6 +185,7 @@ _OURS: Final[Mapping[str, Shape]] = MappingProxyType(
             query={
                 "model": {"type": "string", "description": "OWNER/REPO"},
                 "revision": {"type": "string", "description": "a branch, a tag or a commit"},
+                "node": {"type": "string", "description": "for which machine"},
             },
             needed=("model",),
             fails=(422, 501),
@@ -275,6 +276,7 @@ _OURS: Final[Mapping[str, Shape]] = MappingProxyType(
                     "name": {"type": "string", "description": "of its entry in models.json"},
                     "entry": FLAG,
                     "replace": FLAG,
+                    "node": {"type": "string", "description": "which machine fetches it"},
                 },
                 "model",
                 more=False,
