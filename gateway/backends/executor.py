@@ -113,6 +113,7 @@ class Executor:
         elif backend.state is State.READY and model.loaded != backend.starts:
             model.loaded = backend.starts
             model.alone, model.shrunk = False, 0
+            self._memory.forget_ran_out(model)
             self._memory.weigh(model)
         model.count_slots()
         self._memory.hear(model)
@@ -125,6 +126,10 @@ class Executor:
     def _load_failed(self, model: ScheduledModel, failure: GatewayError) -> None:
         if failure.code in PLACED_ANEW and model.oldest_wait is not None:
             _log.warning("%s: placing it anew", failure.message)
+            model.backend.reset()
+            return
+        if failure.code == OUT_OF_MEMORY and self._memory.try_elsewhere(model):
+            _log.warning("%s: trying another machine", failure.message)
             model.backend.reset()
             return
         if failure.code == OUT_OF_MEMORY and not model.alone and self._others_loaded(model):

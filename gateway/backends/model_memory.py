@@ -29,6 +29,7 @@ from gateway.backends.placement import (
     by_machine,
     taken_by,
 )
+from gateway.backends.ran_out import RanOut
 from gateway.backends.replicated import ReplicatedBackend
 from gateway.backends.roster import Roster
 from gateway.backends.scheduled_model import ScheduledModel, memory_of
@@ -79,6 +80,7 @@ class ModelMemory:
         self._budget = budget
         self._nodes = nodes
         self.accounts: Accounts | None = None
+        self._ran_out = RanOut()
 
     @property
     def places(self) -> bool:
@@ -119,7 +121,7 @@ class ModelMemory:
                 return demand
             if not nodes.knows(spec):
                 return None
-            demand = nodes.demand(spec, demand)
+            demand = self._ran_out.raised(spec, nodes.demand(spec, demand))
             if demand.elsewhere and accounts.refusal(spec) is not None:
                 demand = replace(demand, here=False)  # it must have a GPU, and nodes have one
             return demand
@@ -137,7 +139,7 @@ class ModelMemory:
             return None
         if not isinstance(spec, LocalModel) or not nodes.knows(spec):
             return None
-        demand = nodes.demand(spec, accounts.demand(spec))
+        demand = self._ran_out.raised(spec, nodes.demand(spec, accounts.demand(spec)))
         # No look at this machine is worth it: nobody waits.
         return replace(demand, here=demand.here and accounts.memory().look is Look.FRESH)
 
@@ -300,8 +302,31 @@ class ModelMemory:
         backend.tuning = tuning
         return tuning
 
+    def try_elsewhere(self, model: ScheduledModel) -> bool:
+        """Note that ``model`` ran out of memory where it was; return whether it is to be tried on
+        another machine, where it may run and hasn't been tried.
+        """
+        spec, nodes, accounts = model.spec, self._nodes, self.accounts
+        if nodes is None or accounts is None or not isinstance(spec, LocalModel):
+            return False
+        there = {name for name in by_machine(model.on) if model.on}
+        demand = nodes.demand(spec, accounts.demand(spec))
+        may = {name for name in nodes.memory() if name in demand.elsewhere}
+        may |= {HERE} if demand.here else set()
+        if not may - there - self._ran_out.on(spec).keys():
+            return False
+        return self._ran_out.note(spec, there)
+
+    def forget_ran_out(self, model: ScheduledModel, *, everywhere: bool = False) -> None:
+        """Try ``model`` again where memory ran out: it has been loaded there, or anywhere."""
+        if isinstance(model.spec, LocalModel):
+            self._ran_out.forget(model.spec, None if everywhere else by_machine(model.on))
+
     def hear(self, model: ScheduledModel) -> None:
-        """Count what the node of a model says that it takes there."""
+        """Count what the node of a model says that it takes there, and where a copy couldn't."""
+        if isinstance(model.backend, ReplicatedBackend):
+            for on in model.backend.take_ran_out():
+                self._ran_out.note(model.backend.spec, by_machine(on))
         if isinstance(model.backend, PlacedBackend) and (held := model.backend.held) is not None:
             model.on = held
             model.held = sum(size for _, size in held)
@@ -315,6 +340,8 @@ class ModelMemory:
         if nodes.demand(spec, accounts.demand(spec)).here:
             return accounts.lacking(spec)
         why = nodes.problem(spec) or "other programs, or pinned models, hold their memory"
+        if tried := self._ran_out.on(spec):
+            why += f"; it ran out of memory on {', '.join(sorted(tried))}"
         return Unavailable(
             f"no node has a place for {spec.name!r}.",
             detail=f"{why[0].upper()}{why[1:]}.",

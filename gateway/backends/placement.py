@@ -74,7 +74,8 @@ class Demand:
     ``least``: what it takes for sure; with so much a load is worth a try where no more can be had.
     ``devices``: those that models.json chooses, with ``shares`` in the proportions of
     ``--tensor-split``. ``here``: whether it may run on this machine. ``elsewhere``: what it needs
-    on each node that can take it. ``copied``: its files aren't there yet.
+    on each node that can take it. ``copied``: its files aren't there yet. ``ran_out``: it has been
+    tried there, and memory ran out.
     """
 
     size: int = 0
@@ -87,6 +88,7 @@ class Demand:
     here: bool = True
     elsewhere: Mapping[str, Demand] = field(default_factory=dict)
     copied: bool = False
+    ran_out: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Final
 
-from gateway.backends.backend import Backend, Environment, State
+from gateway.backends.backend import OUT_OF_MEMORY, Backend, Environment, State
 from gateway.backends.decision import CopyView
 from gateway.backends.nodes import NodeRun
 from gateway.backends.placed import PlacedBackend
@@ -66,6 +66,7 @@ class ReplicatedBackend(PlacedBackend):
         self._departing: list[PlacedBackend] = []  # given up, but still there
         self._idled = False  # copies were given up because fewer were enough
         self._copied = False  # it has had several since it was loaded
+        self._ran_out: list[Placement] = []  # where copies had too little memory
         #: Monotonic time before which no further copy is to be made.
         self.no_copy_until = 0.0
 
@@ -201,12 +202,19 @@ class ReplicatedBackend(PlacedBackend):
             if backend.last_error is not None:
                 self.last_error = backend.last_error
                 _log.warning("a copy of %s has ended: %s", self.spec.name, backend.last_error)
+            if backend.start_error is not None and backend.start_error.code == OUT_OF_MEMORY:
+                self._ran_out.append(backend.granted)
             self.no_copy_until = time.monotonic() + self._pause
             asyncio.get_running_loop().call_later(self._pause, self._changed, self)
             self._pause = min(2 * self._pause, _LONGEST)
             self._members.remove(backend)
         self._count()
         self._changed(self)
+
+    def take_ran_out(self) -> list[Placement]:
+        """Return where copies have run out of memory since this was asked last."""
+        found, self._ran_out = self._ran_out, []
+        return found
 
     def _count(self) -> None:
         """Let requests go to those that are ready now."""

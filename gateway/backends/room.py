@@ -115,6 +115,9 @@ class Room:
         every = demand.elsewhere
         return here + [(self._nodes[name], every[name]) for name in self._nodes if name in every]
 
+    def _demand(self, model: ModelView, machine: str) -> Demand:
+        return model.demand if machine == HERE else model.demand.elsewhere[machine]
+
     def _full(self, away: Set[str] | None) -> bool:
         """Return whether there are as many models as may be loaded, without those ``away``."""
         if self._most is None:
@@ -178,8 +181,7 @@ class Room:
             away.update(keys_of(self._copied[name]))
         if not self._nodes:
             return self._only_spot(model, away)
-        demand = model.demand if machine == HERE else model.demand.elsewhere[machine]
-        spot = self._spot(model, self._at(machine), demand, away)
+        spot = self._spot(model, self._at(machine), self._demand(model, machine), away)
         return spot if spot is not None and self._may_take(model, spot) else None
 
     def one_more(self, model: ModelView) -> Spot | None:
@@ -193,7 +195,7 @@ class Room:
 
     def _apart(self, model: ModelView, used: Mapping[str, int]) -> Spot | None:
         """Return where one more copy of ``model`` fits, at best apart from the devices ``used``."""
-        every = list(self._machines_for(model))
+        every = [one for one in self._machines_for(model) if not one[1].ran_out]
         machines = {machine_of(device) for device in used} or {HERE}
         others = [(machine, demand) for machine, demand in every if machine.name not in machines]
         for where, without in ((others, _NONE), (every, used.keys()), (every, _NONE)):
@@ -219,10 +221,15 @@ class Room:
 
     def _may_take(self, model: ModelView, spot: Spot) -> bool:
         """Return whether it fits there at its word, or no other machine could hold it."""
-        return spot.left >= 0 or not self._able(model) - {spot.machine}
+        able = self._able(model)
+        if able and spot.machine not in able and self._demand(model, spot.machine).ran_out:
+            return False
+        return spot.left >= 0 or not able - {spot.machine}
 
     def _able(self, model: ModelView) -> Set[str]:
-        """Return the machines that could hold it, at its word, if all had gone that can go."""
+        """Return the machines that could hold it, at its word, if all had gone that can go; of
+        those none where memory ran out, if there are others.
+        """
         able = self._able_for.get(model.name)
         if able is None:
             found = [
@@ -230,7 +237,8 @@ class Room:
                 for machine, demand in self._machines_for(model)
             ]
             able = {spot.machine for spot in found if spot is not None and spot.left >= 0}
-            self._able_for[model.name] = able
+            fresh = {name for name in able if not self._demand(model, name).ran_out}
+            self._able_for[model.name] = able = fresh or able
         return able
 
     def _best(self, spots: Sequence[Spot]) -> Spot | None:

@@ -145,6 +145,7 @@ class Scheduler:
         found = self._find(model)
         if explicit:
             found.backend.reset()
+            self._memory.forget_ran_out(found, everywhere=True)
         if found.backend.serving:
             await found.backend.ensure_ready()  # it is, unless all remote servers are down
             found.was_loaded(explicit=explicit)

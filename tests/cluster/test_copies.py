@@ -13,6 +13,7 @@ import pytest
 from gateway.backends.backend import State
 from gateway.backends.replicated import ReplicatedBackend
 from gateway.backends.scheduler import Scheduler
+from gateway.errors import GatewayError
 from gateway.tasks import spawn
 from gateway.upstream import UpstreamRequest
 from tests.cluster.machines import Machines, gateway_of, up
@@ -24,11 +25,13 @@ MIB = 2**20
 BIG: dict[str, Any] = {"memory": 16_000 * MIB, "vram": 16_000}
 
 
-async def start_with_gpu(machines: Machines, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Start a machine with a GPU of 24,000 MiB."""
+async def start_with_gpu(
+    machines: Machines, name: str, monkeypatch: pytest.MonkeyPatch, *, size: int = 24_000
+) -> None:
+    """Start a machine with a GPU of so many MiB."""
     folder = machines.box.folder / f"gpus-{name}"
     folder.mkdir()
-    (folder / "gpus").write_text(json.dumps({"CUDA0": ["NVIDIA X", 24_000, 0]}))
+    (folder / "gpus").write_text(json.dumps({"CUDA0": ["NVIDIA X", size, 0]}))
     monkeypatch.setenv("FAKE_GPUS", str(folder / "gpus"))  # a node takes it over when it starts
     await machines.start(name)
 
@@ -108,7 +111,7 @@ async def test_a_busy_copy_ends_when_its_answer_is_there(
 async def test_a_copy_that_idles_goes_and_comes_back_when_it_is_needed(
     machines: Machines, tmp_path: Path
 ) -> None:
-    spec = machines.box.spec("a", nodes=("attic", "cellar"), replicas=2, ttl=1.0)
+    spec = machines.box.spec("a", nodes=("attic", "cellar"), replicas=2, ttl=3.0)
     async with gateway_of(machines, spec, folder=tmp_path) as (scheduler, cluster):
         await up(cluster, "attic", "cellar")
         backend = await copied(scheduler, 2)
@@ -122,3 +125,42 @@ async def test_a_copy_that_idles_goes_and_comes_back_when_it_is_needed(
         (await second).release()
         lease.release()
         await until(scheduler, lambda: backend.state is State.STOPPED)
+
+
+async def test_where_memory_ran_out_a_model_is_not_tried_again_while_another_fits(
+    machines: Machines, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await start_with_gpu(machines, "garage", monkeypatch, size=48_000)
+    # It takes more than anybody knew.
+    spec = machines.box.spec("a", nodes=("attic", "garage"), memory=16_000 * MIB, vram=26_000)
+    async with gateway_of(machines, spec, folder=tmp_path) as (scheduler, cluster):
+        await up(cluster, "attic", "cellar", "garage")
+        assert await answer(scheduler) == 200
+        assert backend_of(scheduler, "a").node == "garage"
+        assert len(machines.box.starts("a")) == 2
+        await scheduler.unload("a")
+        assert await answer(scheduler) == 200
+        assert backend_of(scheduler, "a").node == "garage"
+        assert len(machines.box.starts("a")) == 3, "attic was not tried"
+        await scheduler.unload("a")
+        await cluster.drain("garage")
+        with pytest.raises(GatewayError, match="status 1"):
+            await scheduler.load("a")
+
+
+async def test_no_copy_comes_where_memory_ran_out(
+    machines: Machines, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await start_with_gpu(machines, "garage", monkeypatch, size=64_000)
+    options: dict[str, Any] = {"memory": 16_000 * MIB, "vram": 26_000, "replicas": 2}
+    spec = machines.box.spec("a", nodes=("cellar", "garage"), **options)
+    async with gateway_of(machines, spec, folder=tmp_path, placement="spread") as (
+        scheduler,
+        cluster,
+    ):
+        await up(cluster, "attic", "cellar", "garage")
+        await scheduler.load("a")
+        backend = await copied(scheduler, 2)
+        assert backend.nodes == ("garage", "garage")
+        # One was tried on cellar, once.
+        assert (len(machines.box.starts("a")), len(pids(machines))) == (3, 2)
