@@ -20,12 +20,14 @@ from gateway.cluster.drains import Drains
 from gateway.cluster.group import Group
 from gateway.cluster.known_node import KnownNode
 from gateway.cluster.link import Link, Unreachable
+from gateway.cluster.own_files import OwnFiles
 from gateway.cluster.remote_pulls import RemotePulls
 from gateway.cluster.run import ClusterRun
 from gateway.cluster.sought import SoughtRun
 from gateway.cluster.told import REGISTRY, Members, Order, ServerState
 from gateway.errors import GatewayError, LoadFailed
 from gateway.models.local_model import LocalModel
+from gateway.names import HERE
 from gateway.private_files import make_folder, write_private
 from gateway.tasks import cancel_and_wait, spawn, spawn_lasting
 
@@ -85,7 +87,8 @@ class Cluster:
         self._forgotten: set[asyncio.Task[None]] = set()
         self._opened = 0.0
         self._may_settle = False
-        self._demands = Demands(self._nodes, llm_storage, shared=shared)
+        self._own_files = OwnFiles(llm_storage, folder / "hashes.json", self._own_credentials)
+        self._demands = Demands(self._nodes, llm_storage, self._own_files, shared=shared)
         self._drains = Drains(
             self._nodes, self._link, folder, changed=self._drains_changed, forget=self._forget
         )
@@ -122,7 +125,7 @@ class Cluster:
     async def close(self) -> None:
         """Leave it; llama-servers on nodes go on for as long as they wait for a gateway."""
         await cancel_and_wait(self._watching)
-        await self._drains.close()
+        await asyncio.gather(self._drains.close(), self._own_files.close())
         if self._group is not None:
             await self._group.close()
         await asyncio.gather(*(node.close() for node in self._nodes.values()), *self._forgotten)
@@ -141,6 +144,9 @@ class Cluster:
             write_private(file, self._gateway)
         self.pulls.gateway = self._gateway
         self._drains.load()
+
+    def _own_credentials(self) -> Credentials:
+        return self._authority.issue(server_name(HERE), server=True, client=False)
 
     # --- nodes ---------------------------------------------------------------------------------
 

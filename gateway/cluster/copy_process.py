@@ -14,7 +14,7 @@ import time
 import traceback
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 from gateway.cluster.ca import Credentials, client_context
@@ -106,25 +106,29 @@ def _copy(job: CopyJob) -> None:
     source = NodeSource(offers, client_context(credentials))
     plan = CopyPlan(storage, tuple(_asked(source, path) for path in job.files))
     speed = TransferSpeed()
-    fetch(plan, source, lambda progress: _say(_told(progress, speed)), waits=_WAITS)
+
+    def told(progress: PullProgress) -> None:
+        _say({**_told(progress, speed), "source": source.host})
+
+    fetch(plan, source, told, waits=_WAITS)
 
 
 def _asked(source: NodeSource, path: str) -> HubFile:
     """Return size and hash of a file; where they must be found first, that is told."""
-    said = time.monotonic()
+    said, name = time.monotonic(), PurePosixPath(path).name
 
     def told(done: int) -> None:
         nonlocal said
         if (now := time.monotonic()) - said >= _OFTEN:
             said = now
-            _say({"stage": "hashing", "file": path, "bytes": done})
+            _say({"stage": "hashing", "file": name, "source": source.host, "bytes": done})
 
     for wait in _FIRST_WAITS:
         try:
             return source.file(path, told)
         except Interrupted as error:
             note = f"{error.message}; again in {wait:.1f} s"
-            _say({"stage": "waiting", "file": path, "note": note})
+            _say({"stage": "waiting", "file": name, "note": note})
             time.sleep(wait)
     return source.file(path, told)
 

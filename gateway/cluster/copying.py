@@ -35,7 +35,7 @@ class CopyProgress(NamedTuple):
     """The progress of a copy. ``stage``: hashing, copying, checking or waiting.
 
     ``done`` of ``total`` bytes of all files; ``speed``: bytes per second; ``note``: what it waits
-    for.
+    for; ``source``: the machine that it comes from.
     """
 
     stage: str
@@ -45,6 +45,7 @@ class CopyProgress(NamedTuple):
     speed: int | None = None
     seconds_left: int | None = None
     note: str | None = None
+    source: str | None = None
 
 
 Told = Callable[[CopyProgress], None]
@@ -230,6 +231,7 @@ class Copies:
             told.get("speed"),
             told.get("seconds_left"),
             told.get("note"),
+            told.get("source"),
         )
         for running in self._running:
             if running.files == files:

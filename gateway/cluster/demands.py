@@ -11,6 +11,8 @@ from pathlib import Path
 from gateway.backends.placement import Demand
 from gateway.cluster.files import has_files
 from gateway.cluster.known_node import KnownNode
+from gateway.cluster.offering import Asked
+from gateway.cluster.own_files import OwnFiles
 from gateway.errors import GatewayError
 from gateway.models.local_model import LocalModel
 from gateway.names import HERE
@@ -29,13 +31,22 @@ class _Known:
 
 
 class Demands:
-    """The demands of models on ``nodes``. ``shared``: none of them may run on this machine, which
+    """The demands of models on ``nodes``. ``own``: the files of this machine, which nodes may
+    copy. ``shared``: none of them may run on this machine, which
     other gateways could not reach.
     """
 
-    def __init__(self, nodes: Mapping[str, KnownNode], llm_storage: Path, *, shared: bool) -> None:
+    def __init__(
+        self,
+        nodes: Mapping[str, KnownNode],
+        llm_storage: Path,
+        own: OwnFiles,
+        *,
+        shared: bool,
+    ) -> None:
         self._nodes = nodes
         self._llm_storage = llm_storage
+        self._own = own
         self._shared = shared
         self._known: dict[str, _Known] = {}
 
@@ -64,17 +75,21 @@ class Demands:
             self._nodes[name].takes_models for name in known.elsewhere if name in self._nodes
         )
 
-    def sources(self, spec: LocalModel) -> list[KnownNode]:
-        """Return the nodes that have the files of ``spec``, all of them where that isn't known."""
+    def sources(self, spec: LocalModel, target: KnownNode) -> list[Asked]:
+        """Return who may have the files of ``spec`` for ``target``: nodes that have said so, all of
+        them where that isn't known, and this machine.
+        """
         known = self._known.get(spec.name)  # not after news of a node, until it is looked up again
         names = tuple(self._nodes) if known is None else known.sources
-        return [self._nodes[name] for name in names if name in self._nodes]
+        nodes = (self._nodes[name] for name in names if name in self._nodes)
+        found: list[Asked] = [node for node in nodes if node is not target and node.up]
+        return [*found, self._own.towards(target.host)]
 
     async def look_up(self, spec: LocalModel) -> None:
         """Ask the nodes what ``spec`` needs there.
 
         One without its files can take it where its entry names that node: then they are copied
-        there from another. What it needs, one that has them says.
+        there from another, or from here. What it needs, one that has them says.
         """
         nodes = [
             n for n in self._nodes.values() if n.up and (not spec.nodes or n.name in spec.nodes)
@@ -88,18 +103,25 @@ class Demands:
                 if not sources and await self._ask(node, spec) is not None:
                     sources.append(node.name)
             lack = [node for node in nodes if node.name not in found]
-            if sources:
-                first = self._nodes[sources[0]]
-                needs = await asyncio.gather(*(self._ask(first, spec, node) for node in lack))
-                found |= {
-                    node.name: replace(need, devices=(), copied=True)
-                    for node, need in zip(lack, needs, strict=True)
-                    if need is not None
-                }
+            first = self._nodes[sources[0]] if sources else None
+            needs = await asyncio.gather(*(self._ask_for(node, spec, first) for node in lack))
+            found |= {
+                node.name: replace(need, devices=(), copied=True)
+                for node, need in zip(lack, needs, strict=True)
+                if need is not None
+            }
         here = spec.may_run_here(cluster=True) and not self._shared
         if here and found and not spec.nodes:
             here = await asyncio.to_thread(has_files, spec, self._llm_storage)
         self._known[spec.name] = _Known(_identity(spec), found, here, tuple(sources))
+
+    async def _ask_for(
+        self, target: KnownNode, spec: LocalModel, source: KnownNode | None
+    ) -> Demand | None:
+        """Return what ``spec`` would need on ``target``, as ``source`` says; None: as we do."""
+        if source is not None:
+            return await self._ask(source, spec, target)
+        return await self._own.demand(spec, gpu=target.has.gpu)
 
     async def _ask(
         self, node: KnownNode, spec: LocalModel, target: KnownNode | None = None

@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Final
 
 from gateway.backends.accounts import Accounts
 from gateway.backends.backend import Environment
@@ -43,6 +44,8 @@ _log = logging.getLogger(__name__)
 
 #: Seconds between two reports of how far a load is, and the least step that is worth one.
 _REPORT, _STEP = 0.5, 0.01
+#: The word before the machine that a file comes from, by the stage of a copy.
+_SOURCE: Final = {"copying": "from", "hashing": "on"}
 
 
 class Hosted:
@@ -68,7 +71,7 @@ class Hosted:
         self._door = door
         self._socket = socket
         self._asked = 0
-        self._copied: tuple[str, int | None] | None = None
+        self._copied: tuple[str, str | None, int | None] | None = None
         self._hung: Hang | None = None
         journal.add(Began(order.server, order))
         self._log = LogRing()
@@ -208,10 +211,12 @@ class Hosted:
     def _copies(self, progress: CopyProgress) -> None:
         """Tell how far a copy is: the first of what a load does, with a part of its own."""
         part = progress.done / progress.total if progress.total else None
-        told = progress.stage, None if part is None else int(part / _STEP)
+        told = progress.stage, progress.source, None if part is None else int(part / _STEP)
         if told != self._copied:
             self._copied = told
             stage = f"{progress.stage} {progress.file}" if progress.file else progress.stage
+            if (word := _SOURCE.get(progress.stage)) is not None and progress.source is not None:
+                stage += f" {word} {progress.source}"
             self._journal.add(Loading(self.order.server, part, stage))
 
     def _tell_not_started(self, error: Exception, *, ran: bool) -> None:

@@ -16,7 +16,7 @@ from gateway.backends.nodes import NodeStatus, memory_on
 from gateway.backends.placement import Memory
 from gateway.cluster.ca import server_name
 from gateway.cluster.link import ANSWER, Link, Refused, Unreachable
-from gateway.cluster.offering import offers, take_back
+from gateway.cluster.offering import Asked, offers, take_back
 from gateway.cluster.remote_pulls import RemotePulls
 from gateway.cluster.reservations import Reservations
 from gateway.cluster.run import ClusterRun
@@ -73,7 +73,7 @@ class KnownNode:
         *,
         certify: Callable[[str, bytes], Any],
         found: Callable[[KnownNode, ServerState], bool],
-        sources: Callable[[LocalModel], list[KnownNode]],
+        sources: Callable[[LocalModel, KnownNode], list[Asked]],
         places: Callable[[], bool],
         changed: Callable[[], None],
         pulls: RemotePulls,
@@ -214,7 +214,7 @@ class KnownNode:
         try:
             await self._reservations.reserve(order)
             if lacks := await self.ask("lacks", order.spec):
-                sources = [n for n in self._sources(order.spec) if n is not self and n.up]
+                sources = self._sources(order.spec, self)
                 run.offers = await offers(sources, self._gateway, order.spec, lacks)
                 order = replace(order, offers=tuple(offer for _, offer in run.offers))
             self._ended.add(order.server)  # unless it says that it has begun

@@ -32,6 +32,7 @@ from gateway.backends.memory import Needs
 from gateway.backends.placement import Card, Demand, Memory
 from gateway.backends.process import Records
 from gateway.cluster.ca import Credentials, Request, renew, server_context
+from gateway.cluster.estimated import estimated
 from gateway.cluster.files import Missing, has_files
 from gateway.cluster.front import Front
 from gateway.cluster.hosted import Hosted
@@ -230,12 +231,10 @@ class Node:
 
         ``gpu``: on a machine with or without one, in place of this.
         """
+        if gpu is not None:
+            return await estimated(spec, self._settings.llm_storage, gpu=gpu)
         if not await asyncio.to_thread(has_files, spec, self._settings.llm_storage):
             return None
-        if gpu is not None:
-            needs = Needs(self._settings.llm_storage, {}, self._measured.remember, gpu=gpu)
-            need = await needs.need_of(spec)
-            return Demand(need.size, need.least, need.ram, need.least_ram, scant=need.scant)
         await self._accounts.need_of(spec)
         return self._accounts.demand(spec)
 

@@ -86,13 +86,13 @@ class NodeSource:
         for number, offer in enumerate(self._offers):
             if path not in offer.files:
                 continue
+            self._at = number
             try:
                 version = self._version(offer, path, told)
             except (Interrupted, CopyFailed) as error:
                 problems.append(error.message)
                 lost = lost or isinstance(error, Interrupted)
                 continue
-            self._at = number
             return HubFile(path, version.size, version.sha256)
         if lost:
             raise Interrupted("; ".join(problems))

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import random
 from pathlib import Path
 
 import pytest
 
-from gateway.errors import Unavailable
+from gateway.errors import LoadFailed, Unavailable
+from gateway.models.fetching import part_of
+from gateway.models.hub import HubFile
 from gateway.models.local_model import LocalModel
 from tests.cluster.machines import Machines, gateway_of, up
 from tests.cluster.test_placing import answer, machines, own
@@ -54,8 +58,66 @@ async def test_a_node_that_is_named_copies_what_it_lacks(
         assert await answer(scheduler) == 200
         assert backend.node == "cellar"
         assert (other / FILE).read_bytes() == there.read_bytes()
-        assert f"copying {Path(FILE).name}" in seen
+        assert f"copying {Path(FILE).name} from attic" in seen
         assert backend.stage is None
+
+
+async def test_a_node_copies_what_the_gateway_has_alone(machines: Machines, own: Path) -> None:
+    """From where an earlier copy has ended."""
+    ours = stored(machines.box.folder, b"GGUF" + random.Random(1).randbytes(4_000_000))
+    other = own.parent / "cellar"
+    content = ours.read_bytes()
+    part = part_of(other / FILE, HubFile(FILE, len(content), hashlib.sha256(content).hexdigest()))
+    part.parent.mkdir(parents=True)
+    part.write_bytes(content[:3_000_000])
+    await machines.start("cellar", llm_storage=other)
+    model = machines.box.spec("a", model=FILE, nodes=("cellar",))
+    async with gateway_of(machines, model, folder=own) as (scheduler, cluster):
+        await up(cluster, "cellar")
+        backend = scheduler.backend("a")
+        assert backend is not None
+        seen: dict[str | None, list[float]] = {}
+        scheduler.subscribe(
+            lambda: seen.setdefault(backend.stage, []).append(backend.progress or 0.0)
+        )
+        assert await answer(scheduler) == 200
+        assert backend.node == "cellar"
+        assert (other / FILE).read_bytes() == content
+        assert min(seen[f"copying {ours.name} from here"]) >= 0.74
+
+
+async def test_a_damaged_copy_is_not_used(machines: Machines, own: Path) -> None:
+    ours = stored(machines.box.folder)
+    other = own.parent / "cellar"
+    content = ours.read_bytes()
+    part = part_of(other / FILE, HubFile(FILE, len(content), hashlib.sha256(content).hexdigest()))
+    part.parent.mkdir(parents=True)
+    part.write_bytes(bytes(2000))
+    await machines.start("cellar", llm_storage=other)
+    model = machines.box.spec("a", model=FILE, nodes=("cellar",))
+    async with gateway_of(machines, model, folder=own) as (scheduler, cluster):
+        await up(cluster, "cellar")
+        error = await fails(scheduler.load("a"), LoadFailed)
+        assert "did not come as here has it (its hash is another)" in error.message
+        assert list((other / FILE).parent.iterdir()) == []
+        await scheduler.load("a")
+        assert (other / FILE).read_bytes() == content
+
+
+async def test_what_the_gateway_has_is_not_for_nodes_that_are_not_named(
+    machines: Machines, own: Path
+) -> None:
+    stored(machines.box.folder)
+    other = own.parent / "cellar"
+    await machines.start("cellar", llm_storage=other)
+    async with gateway_of(machines, machines.box.spec("a", model=FILE), folder=own) as (
+        scheduler,
+        cluster,
+    ):
+        await up(cluster, "cellar")
+        assert await answer(scheduler) == 200
+        assert scheduler.status()[0].pid is not None  # it runs here
+        assert not other.exists()
 
 
 async def test_a_node_that_has_them_comes_first(

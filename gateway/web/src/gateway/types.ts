@@ -86,7 +86,7 @@ export interface ModelStatus {
   /** `unloaded`, `starting`, `ready`, `draining`, `failed`, `remote`... */
   readonly state: string;
   readonly state_seconds: number | null;
-  /** What a start is at, where that is not the load itself: "copying x.gguf". */
+  /** What a start is at, where that is not the load itself: "copying x.gguf from attic". */
   readonly stage?: string | null;
   readonly progress: number | null;
   readonly in_flight: number;
