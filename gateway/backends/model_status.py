@@ -70,7 +70,7 @@ def status_of(
         queued=len(model.queue) + len(model.loaders) + model.lent,
         waited=now - oldest if (oldest := model.oldest_wait) is not None else None,
         line=tuple(now - waiter.since for waiter in islice(model.queue, LINE)),
-        slots=model.spec.parallel,
+        slots=model.spec.parallel * backend.copies,
         pid=backend.pid,
         uptime=now - (backend.ready_since or now) if up else None,
         load_seconds=backend.load_seconds,

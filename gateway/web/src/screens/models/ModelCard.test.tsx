@@ -49,9 +49,16 @@ afterEach(() => {
 describe("a card", () => {
   it("tells what a model at work holds, does and waits for", () => {
     const usage = { ...IDLE.usage, requests: 12, tokens_per_second: 41.6 };
-    const busy = { in_flight: 4, queued: 2, memory_held: 2.5 * 2 ** 30, unload_in: 300 };
+    const busy = {
+      nodes: ["attic", "here"],
+      in_flight: 4,
+      queued: 2,
+      memory_held: 2.5 * 2 ** 30,
+      unload_in: 300,
+    };
     expect(numbers({ ...IDLE, ...busy, state: "ready", usage })).toEqual({
       Memory: "2.5 GiB",
+      "Runs on": "attic, this machine",
       "Requests now": "4 of at most 4",
       Waiting: "2",
       Speed: "42 tokens/s",

@@ -95,6 +95,9 @@ function serversOf(model: LiveModel): string {
   return t.card.servers(all.filter((one) => one.up).length, all.length);
 }
 
+/** What reports call the gateway's own machine. */
+const HERE = "here";
+
 /** Memory, requests, speed and the like, as pairs. */
 export function Numbers({ model }: { readonly model: LiveModel }) {
   const pairs: [string, string][] = [];
@@ -104,6 +107,8 @@ export function Numbers({ model }: { readonly model: LiveModel }) {
     const about = model.memory_held === null ? `${t.card.estimated} ` : "";
     pairs.push([t.card.memory, about + size(bytes)]);
   }
+  const nodes = model.nodes ?? [];
+  if (nodes.some((one) => one !== HERE)) pairs.push([t.card.nodes, nodes.map(named).join(", ")]);
   if (model.state === "ready" || model.in_flight > 0)
     pairs.push([t.card.slots, t.card.ofSlots(model.in_flight, model.slots ?? 1)]);
   if (model.queued > 0) pairs.push([t.card.queue, String(model.queued)]);
@@ -122,6 +127,10 @@ export function Numbers({ model }: { readonly model: LiveModel }) {
       ))}
     </dl>
   );
+}
+
+function named(node: string): string {
+  return node === HERE ? t.card.thisMachine : node;
 }
 
 interface TroubleProps {

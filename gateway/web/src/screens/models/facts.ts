@@ -17,6 +17,8 @@ export interface ServerStatus {
 export interface LiveModel extends ModelStatus {
   /** The last start came to nothing; `last_error` may be of one before. */
   readonly start_failed?: boolean;
+  /** The machines that it is on, each once; `here` is this one. */
+  readonly nodes?: readonly string[];
   readonly memory_on?: Readonly<Record<string, number>>;
   readonly unload_in?: number | null;
   readonly chosen?: { readonly text?: string; readonly params?: unknown } | null;

@@ -14,7 +14,7 @@ const ATTIC: Node = {
   devices: [
     { name: "CUDA0", description: "RTX", total: 24 * GIB, free: 1, for_models: 22 * GIB, left: 1 },
   ],
-  models: ["m", "n"],
+  models: ["m", "n", "m"],
 };
 
 it("tells of each machine whether it is there, what it has, and who runs there", () => {
@@ -22,12 +22,14 @@ it("tells of each machine whether it is there, what it has, and who runs there",
   const cellar = { ...ATTIC, name: "cellar", up: false, problem: "no answer", models: [] };
   const shed = { ...ATTIC, name: "shed", drained: true, devices: [], models: [] };
   render(<Nodes nodes={[ATTIC, cellar, shed]} />, place);
-  const rows = [...place.querySelectorAll("tbody tr")].map((row) =>
-    [...row.querySelectorAll("td")].map((cell) => cell.textContent),
-  );
-  expect(rows).toEqual([
-    ["attic", "up", "192.168.1.6", `CUDA0 ${size(22 * GIB)} for models`, "m, n"],
-    ["cellar", "down: no answer", "192.168.1.6", `CUDA0 ${size(22 * GIB)} for models`, "nothing"],
+  const cards = [...place.querySelectorAll("li")].map((card) => [
+    card.querySelector("h3")?.textContent,
+    card.querySelector(".state")?.textContent,
+    ...[...card.querySelectorAll("dd")].map((fact) => fact.textContent),
+  ]);
+  expect(cards).toEqual([
+    ["attic", "up", "192.168.1.6", `CUDA0 ${size(22 * GIB)} for models`, "m (2 copies), n"],
+    ["cellar", "down: no answer", "192.168.1.6", "nothing"],
     ["shed", "drained: takes no more models", "192.168.1.6", "", "nothing"],
   ]);
 });

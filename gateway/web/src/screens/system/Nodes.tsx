@@ -1,30 +1,37 @@
+import type { ComponentChildren } from "preact";
 import { State } from "../../components/State";
-import { type Column, Table } from "../../components/Table";
 import { size } from "../../format";
 import { system as t } from "../../texts/en/system";
 import type { Node } from "./types";
-
-const COLUMNS: readonly Column<Node>[] = [
-  { head: t.node, cell: (one) => one.name, sort: (one) => one.name },
-  { head: t.nodeState, cell: stateOf },
-  { head: t.address, cell: (one) => one.host },
-  { head: t.devices, cell: devicesOf },
-  { head: t.nodeRuns, cell: (one) => one.models.join(", ") || t.nodeRunsNothing },
-];
 
 /** The other machines of the cluster: whether they are there, what they have, who runs there. */
 export function Nodes({ nodes }: { readonly nodes: readonly Node[] }) {
   return (
     <section class="system-part" aria-labelledby="system-nodes">
       <h2 id="system-nodes">{t.nodes}</h2>
-      <Table
-        title={t.nodes}
-        titleHidden
-        columns={COLUMNS}
-        rows={nodes}
-        rowKey={(one) => one.name}
-      />
+      <ul class="system-cards">
+        {nodes.map((one) => (
+          <li key={one.name} class="system-card system-node">
+            <h3>{one.name}</h3>
+            {stateOf(one)}
+            <dl class="system-facts">
+              <Fact name={t.address}>{one.host}</Fact>
+              {one.up && <Fact name={t.devices}>{devicesOf(one)}</Fact>}
+              <Fact name={t.nodeRuns}>{runsOf(one) || t.nodeRunsNothing}</Fact>
+            </dl>
+          </li>
+        ))}
+      </ul>
     </section>
+  );
+}
+
+function Fact({ name, children }: { readonly name: string; readonly children: ComponentChildren }) {
+  return (
+    <div>
+      <dt>{name}</dt>
+      <dd>{children}</dd>
+    </div>
   );
 }
 
@@ -41,4 +48,12 @@ function devicesOf({ devices }: Node) {
       {one.name} <span class="soft">{t.forModels(size(one.for_models))}</span>
     </p>
   ));
+}
+
+/** Each model once, with how many copies of it run there. */
+function runsOf({ models }: Node): string {
+  const names = [...new Set(models)];
+  return names
+    .map((name) => t.nodeCopies(name, models.filter((one) => one === name).length))
+    .join(", ");
 }

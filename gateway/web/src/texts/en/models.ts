@@ -44,6 +44,8 @@ export const models = {
     memory: "Memory",
     estimated: "about",
     stage: "Now",
+    nodes: "Runs on",
+    thisMachine: "this machine",
     slots: "Requests now",
     ofSlots: (busy: number, slots: number): string => `${count(busy)} of at most ${count(slots)}`,
     queue: "Waiting",

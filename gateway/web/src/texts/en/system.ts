@@ -55,12 +55,12 @@ export const system = {
   unknownDisk: "can't be looked at",
 
   nodes: "Other machines",
-  node: "Name",
-  nodeState: "State",
   address: "Address",
   devices: "Memory",
   nodeRuns: "Runs",
   nodeRunsNothing: "nothing",
+  nodeCopies: (model: string, copies: number): string =>
+    copies > 1 ? `${model} (${copies} copies)` : model,
   up: "up",
   drained: "drained: takes no more models",
   down: (problem: string | null): string => (problem === null ? "down" : `down: ${problem}`),
