@@ -51,7 +51,7 @@ class Growth:
         more = max((now.size or 0) - planned, 0) if planned else 0
         beside = max((now.kept or 0) - (first.kept or 0), 0)
         return tuple(
-            (name, size + (more * size // planned if self._counts(name) else beside))
+            (name, size + (more * size // max(planned, 1) if self._counts(name) else beside))
             for name, size in self._on
         )
 

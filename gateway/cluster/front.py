@@ -18,6 +18,7 @@ import ssl
 from pathlib import Path
 from typing import Final
 
+from gateway.backends.flights import Flight, Flights
 from gateway.secret import Secret
 from gateway.tasks import spawn
 from gateway.upstream import UnixAddress
@@ -88,6 +89,7 @@ class Door:
     """A way to one server. Made by :meth:`Front.add`.
 
     ``busy``: how many connections have brought something that nothing has been answered to yet.
+    ``flights``: those that are in, and those that have left; what they ask isn't looked at.
     """
 
     def __init__(self, front: Front, address: UnixAddress) -> None:
@@ -98,7 +100,8 @@ class Door:
         self.asked = 0
         self.open = True
         self._front = front
-        self._callers: set[_Caller] = set()
+        self.flights = Flights()
+        self._callers: dict[_Caller, Flight] = {}
         self._empty = asyncio.Event()
         self._empty.set()
 
@@ -124,12 +127,13 @@ class Door:
 
     def entered(self, caller: _Caller) -> None:
         """Note that somebody is in."""
-        self._callers.add(caller)
+        self._callers[caller] = self.flights.begin("", None)
         self._empty.clear()
 
     def left(self, caller: _Caller) -> None:
         """Note that somebody has left."""
-        self._callers.discard(caller)
+        if (flight := self._callers.pop(caller, None)) is not None:
+            self.flights.end(flight, complete=False)
         if not self._callers:
             self._empty.set()
 

@@ -12,7 +12,6 @@ from typing import Final
 
 from gateway.backends.accounts import Accounts
 from gateway.backends.backend import Environment
-from gateway.backends.flights import Flights
 from gateway.backends.growth import Growth
 from gateway.backends.logring import LogRing
 from gateway.backends.placement import Placement, Resident
@@ -241,7 +240,7 @@ class Hosted:
 
     async def _guard(self, group: int) -> None:
         """Kill it if it hangs. Which requests it has, only the gateway knows; here it is whether
-        any is without an answer.
+        anybody is connected, which a gateway is for four seconds longer at most.
         """
         run, spec = self._run, self.order.spec
         assert run.pool is not None
@@ -252,7 +251,7 @@ class Hosted:
                 _Watched(run.pool, self._door),
                 group,
                 self._env.patience,
-                Flights(remember=False),
+                self._door.flights,
                 speed,
                 batch=max(spec.params.batch_size or 0, DEFAULT_BATCH),
             ).hung()
@@ -287,7 +286,7 @@ class _Watched:
 
     @property
     def exchanges(self) -> int:
-        return self._door.busy
+        return self._door.connections
 
     async def send(self, request: UpstreamRequest, sink: ResponseSink) -> Exchange:
         return await self._pool.send(request, sink)

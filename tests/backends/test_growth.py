@@ -86,3 +86,11 @@ async def test_growth_is_counted_on_gpus_and_in_ram(
         with subtests.test(f"{held!r:.80}"):
             monkeypatch.setattr(growth, "see", lambda held=held: held)
             assert dict(await growth.look()) == on
+
+
+async def test_growth_of_what_was_planned_to_need_nothing_is_not_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    growth = Growth(1, ((RAM, 0),))
+    monkeypatch.setattr(growth, "see", lambda: HeldMemory(200, None))
+    assert await growth.look() == ((RAM, 0),)
