@@ -111,7 +111,7 @@ class KnownNode:
             name,
             link,
             lambda: self.has,
-            lambda: {server: run.order for server, run in self._runs.items()},
+            lambda: {server: replace(run.order, on=run.on) for server, run in self._runs.items()},
         )
         #: What was ended here, while the node could not be told.
         self._ended: set[str] = set()
@@ -352,6 +352,8 @@ class KnownNode:
             self._pulls.hear(self, event)
         elif (run := self._runs.get(getattr(event, "server", ""))) is not None:
             run.hear(event)  # type: ignore[arg-type]  # all others are about a server
+            if isinstance(event, Ready):
+                self._reservations.adjust(run.order, event.on)
         elif isinstance(event, Began) and event.order.gateway == self._gateway:
             self._orders[event.server] = event.order
         elif isinstance(event, NotStarted | Exited | Stopped):

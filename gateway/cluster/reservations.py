@@ -6,9 +6,10 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from typing import Final
 
-from gateway.backends.placement import Card
+from gateway.backends.placement import Card, Placement
 from gateway.cluster.link import Link
 from gateway.cluster.told import Has, Order, is_resource, reservation, resource
 from gateway.errors import GatewayError
@@ -79,6 +80,22 @@ class Reservations:
                 await self._link.release(reservation(self._gateway, server))
                 return
             await asyncio.sleep(_AGAIN)
+
+    def adjust(self, order: Order, on: Placement) -> None:
+        """Reserve what it has taken ``on`` devices, in place of what it was thought to need: others
+        may be placed beside it.
+        """
+        taken = replace(order, on=on)
+        if self._resources(taken) != self._resources(order):
+            spawn(self._adjust(taken), name=f"adjust what {order.server} has reserved")
+
+    async def _adjust(self, order: Order) -> None:
+        name = reservation(self._gateway, order.server)
+        with contextlib.suppress(GatewayError):
+            await self._link.release(name)
+            await self.reserve(order)
+            if order.server not in self._orders():  # it has ended meanwhile
+                await self._link.release(name)
 
     def keep(self, server: str) -> None:
         """Don't give back what is reserved for ``server`` after all: it has been found again."""

@@ -61,7 +61,7 @@ async def test_a_model_runs_on_the_node_that_its_entry_names(machines: Machines,
         assert (backend.node, backend.pid) == ("cellar", None)
         assert [s.servers for s in cluster.report()] == [(), ("a",)]
         (reserved,) = machines.reserved.values()
-        assert reserved == {"llm:cellar/RAM": 64}
+        assert list(reserved) == ["llm:cellar/RAM"]
         await scheduler.unload("a")
         assert (pids(machines), machines.reserved) == ([], {})
         assert backend.node is None

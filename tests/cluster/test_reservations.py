@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from gateway.backends.backend import State
+from gateway.backends.placed import PlacedBackend
 from gateway.cluster import registry
 from gateway.cluster.registry import Registry
 from gateway.cluster.told import reservation
@@ -44,6 +45,24 @@ async def test_what_is_unloaded_while_ray_is_away_ends_when_it_is_back(
         await in_state(scheduler, "a", State.STOPPED)
         assert await answer(scheduler) == 200
         assert len(machines.reserved) == len(pids(machines)) == 1
+
+
+async def test_what_is_reserved_is_what_was_taken(machines: Machines, own: Path) -> None:
+    await machines.start("attic")
+    spec = machines.box.spec("a", nodes=("attic",), memory=2**30)
+    async with gateway_of(machines, spec, folder=own) as (scheduler, cluster):
+        await up(cluster, "attic")
+        await scheduler.load("a")
+        backend = scheduler.backend("a")
+        assert isinstance(backend, PlacedBackend)
+        assert backend.held is not None
+        ((_, size),) = backend.held
+        assert 0 < size < 2**30
+        async with asyncio.timeout(10):
+            while list(machines.reserved.values()) != [{"llm:attic/RAM": size // 2**20}]:
+                await asyncio.sleep(0.02)  # Ray tells nobody
+        await scheduler.unload("a")
+        assert machines.reserved == {}
 
 
 async def test_what_is_found_again_after_its_node_was_lost_has_its_memory_again(
