@@ -286,8 +286,10 @@ def _state(model: dict[str, Any]) -> str:
     if model["state"] == "starting":
         percent = model.get("progress")
         how_far = f" {int(100 * percent)}%" if percent is not None else ""
-        stage = model.get("stage") or "loading"
-        return f"{stage}{how_far} {model['state_seconds']:.0f} s"
+        # What is cut off where there is no room comes last: "copying 42% 3 s, x.gguf from attic".
+        stage, _, what = (model.get("stage") or "loading").partition(" ")
+        more = f", {what}" if what else ""
+        return f"{stage}{how_far} {model['state_seconds']:.0f} s{more}"
     if (model["retry_in"] or 0) >= 1:
         return f"{model['state']} {model['retry_in']:.0f} s"
     return str(model["state"])

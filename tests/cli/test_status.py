@@ -150,9 +150,14 @@ def test_status_and_usage_are_plain_for_programs(
     with asking(config, tmp_path / "gate"):
         status = json.loads(command(config, "status", "--json").stdout)
         assert [one["stage"] for one in status["requests"]["under_way"]] == ["writing"]
-    status["models"][0]["last_error"] = "\x1b[31mred\nline"
+    first = status["models"][0]
+    first["last_error"] = "\x1b[31mred\nline"
+    copied = {"state": "starting", "stage": "copying x.gguf from attic", "progress": 0.42}
+    status["models"][1] |= copied | {"state_seconds": 3.2}
     print_status(status)
-    assert r"last error: \x1b[31mred line" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert r"last error: \x1b[31mred line" in told
+    assert "copying 42% 3 s, x.gguf from attic" in told
     done = command(config, "status")
     assert (done.returncode, done.stderr) == (0, "")
     assert "\x1b" not in done.stdout

@@ -57,6 +57,8 @@ export interface Overview {
   readonly active: { readonly model: string; readonly personality: string | null } | null;
   readonly models_file_error: string | null;
   readonly machine: Machine | null;
+  /** The other machines of the cluster. */
+  readonly nodes?: readonly { readonly name: string; readonly up: boolean }[];
   readonly models: readonly ModelStatus[];
   readonly requests: {
     readonly under_way: readonly RunningRequest[];

@@ -4,6 +4,7 @@ import { ErrorNote } from "../../components/ErrorNote";
 import { type Column, Table } from "../../components/Table";
 import { withCode } from "../../components/withCode";
 import { size } from "../../format";
+import { overview } from "../../gateway/live";
 import { askJson } from "../../gateway/request";
 import { modelEntry } from "../../texts/en/modelEntry";
 import { beginPull } from "./pulls";
@@ -30,6 +31,7 @@ interface Quantisation {
 /** A repository of the hub: its quantisations, which of them fit, and fetching one. */
 export function AddFromHub({ onBegun }: { readonly onBegun: () => void }) {
   const repository = useSignal("");
+  const node = useSignal("");
   const offer = useSignal<Offer | null>(null);
   const busy = useSignal(false);
   const error = useSignal<unknown>(null);
@@ -46,13 +48,15 @@ export function AddFromHub({ onBegun }: { readonly onBegun: () => void }) {
   };
   const look = async (): Promise<void> => {
     offer.value = null;
-    const model = encodeURIComponent(repository.value.trim());
-    offer.value = await askJson<Offer>(`/admin/hub?model=${model}`);
+    const query = new URLSearchParams({ model: repository.value.trim() });
+    if (node.value) query.set("node", node.value);
+    offer.value = await askJson<Offer>(`/admin/hub?${query}`);
   };
   const fetchOne = async (one: Quantisation): Promise<void> => {
-    await beginPull(`${offer.value?.repository}:${one.name}`);
+    await beginPull(`${offer.value?.repository}:${one.name}`, node.value || null);
     onBegun();
   };
+  const nodes = (overview.value?.nodes ?? []).filter((one) => one.up);
   const columns: readonly Column<Quantisation>[] = [
     {
       head: t.quantisation,
@@ -120,6 +124,26 @@ export function AddFromHub({ onBegun }: { readonly onBegun: () => void }) {
           />
           <span class="hint">{withCode(t.hint)}</span>
         </label>
+        {nodes.length > 0 && (
+          <label class="field">
+            <span>{t.node}</span>
+            <select
+              class="input"
+              value={node}
+              onChange={(event) => {
+                node.value = event.currentTarget.value;
+                if (offer.value) void run(look); // something else fits there
+              }}
+            >
+              <option value="">{t.here}</option>
+              {nodes.map(({ name }) => (
+                <option key={name} value={name}>
+                  {name}
+                </option>
+              ))}
+            </select>
+          </label>
+        )}
         <Button kind="primary" type="submit" disabled={busy.value || !repository.value.trim()}>
           {t.look}
         </Button>

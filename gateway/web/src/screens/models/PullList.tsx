@@ -35,6 +35,7 @@ function OnePull({ pull }: { readonly pull: Pull }) {
     <li class={`pull ${pull.stage}`}>
       <div class="pull-head">
         <strong>{pull.model}</strong>
+        {pull.node !== null && <span class="soft">{t.onto(pull.node)}</span>}
         {pull.quantisation && !pull.model.endsWith(pull.quantisation) && (
           <span class="soft">{pull.quantisation}</span>
         )}
@@ -46,7 +47,7 @@ function OnePull({ pull }: { readonly pull: Pull }) {
         </span>
         <span class="pull-actions">
           {stopped && (
-            <Button onClick={() => void attempt(() => beginPull(pull.model))}>
+            <Button onClick={() => void attempt(() => beginPull(pull.model, pull.node))}>
               {pull.stage === "failed" ? actions.tryAgain : t.goOn}
             </Button>
           )}

@@ -20,6 +20,8 @@ export interface Pull {
   readonly error: { readonly message?: string } | null;
   readonly name: string | null;
   readonly ended: number | null;
+  /** The machine of the cluster that fetches it; null: the gateway's own. */
+  readonly node: string | null;
 }
 
 export const pulls = signal<readonly Pull[]>([]);
@@ -37,8 +39,8 @@ export function followPulls(): () => void {
   return () => control.abort();
 }
 
-export async function beginPull(model: string): Promise<void> {
-  await ask("/admin/pulls", { method: "POST", body: { model } });
+export async function beginPull(model: string, node: string | null): Promise<void> {
+  await ask("/admin/pulls", { method: "POST", body: { model, ...(node !== null && { node }) } });
 }
 
 /** Stop one, or take one that is over off the list. */

@@ -202,6 +202,8 @@ export const modelEntry = {
     hub: {
       repository: "Repository",
       hint: "`OWNER/NAME`, as at huggingface.co. What llama.cpp runs is mostly in one called `NAME-GGUF`.",
+      node: "Onto",
+      here: "the gateway's machine",
       look: "See what there is",
       looking: "Asking the hub…",
       quantisation: "Quantisation",
@@ -241,6 +243,7 @@ export const modelEntry = {
     cancel: "Stop",
     clear: "Clear",
     goOn: "Go on",
+    onto: (node: string): string => `onto ${node}`,
     of: (done: string, total: string): string => `${done} of ${total}`,
     speed: (text: string): string => `${text}/s`,
     left: (text: string): string => `${text} left`,
