@@ -235,6 +235,11 @@ class Backend(ABC):
         """How many processes or servers of ours take its requests."""
         return 1
 
+    @property
+    def parting(self) -> int:
+        """How many requests are at processes of ours that take no further ones."""
+        return 0
+
     def copies_seen(self) -> tuple[CopyView, ...]:
         """Return its copies, those that are leaving among them, if there are several."""
         return ()

@@ -73,9 +73,11 @@ class Lease:
         """Give the slot back."""
         self.reclaim()
         model, self._model = self._model, None
-        if self._replica is not None:
-            self._replica.give_back()
+        if (replica := self._replica) is not None:
+            replica.give_back()
             self._replica = None
+            if replica.parting and model is not None:
+                model.count_slots()
         if model is not None:
             self._leases.take_back(model)
 

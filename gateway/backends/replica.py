@@ -56,6 +56,8 @@ class Replica:
         self.last_used = time.monotonic()
         #: How many others there are, which may be sent what this one doesn't take.
         self.others = 0
+        #: Whether it gets no further ones.
+        self.parting = False
         #: Until then others come first (monotonic): a request found nobody here.
         self.doubted_until = 0.0
         self._run = run

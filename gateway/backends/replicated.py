@@ -88,6 +88,12 @@ class ReplicatedBackend(PlacedBackend):
         return max(1, len(self.several))
 
     @property
+    def parting(self) -> int:
+        """See :attr:`Backend.parting`."""
+        there = (one.replica for one in self._departing)
+        return sum(replica.in_flight for replica in there if replica is not None)
+
+    @property
     def missing(self) -> int:
         """How many more copies there should be."""
         if self.state is not State.READY or time.monotonic() < self.no_copy_until:
@@ -263,6 +269,8 @@ class ReplicatedBackend(PlacedBackend):
 
     def _begin_to_give_up(self, member: PlacedBackend) -> None:
         self._departing.append(member)
+        if member.replica is not None:
+            member.replica.parting = True
         spawn(self._give_up(member), name=f"give up a copy of {self.spec.name}")
 
     async def _give_up(self, member: PlacedBackend) -> None:

@@ -113,8 +113,11 @@ class ScheduledModel:
         self.count_slots()
 
     def count_slots(self) -> None:
-        """Count the requests that it can have at once."""
-        most = self.spec.parallel * self.backend.copies
+        """Count the requests that it can have at once.
+
+        Those at a copy that is leaving take no slots of the others.
+        """
+        most = self.spec.parallel * self.backend.copies + self.backend.parting
         self.slots = 1 if self.on_trial else most
 
     @property

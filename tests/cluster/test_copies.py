@@ -108,6 +108,25 @@ async def test_a_busy_copy_ends_when_its_answer_is_there(
         assert backend.nodes == ("cellar",)
 
 
+async def test_what_a_drained_node_still_answers_takes_no_slot_elsewhere(
+    machines: Machines, tmp_path: Path
+) -> None:
+    spec = machines.box.spec("a", nodes=("attic", "cellar"))
+    async with gateway_of(machines, spec, folder=tmp_path) as (scheduler, cluster):
+        await up(cluster, "attic", "cellar")
+        backend = await copied(scheduler, 1)
+        first = await scheduler.lease("a")
+        left = first.choose(backend.several, ())
+        assert left.node is not None
+        second = spawn(scheduler.lease("a"), name="who waits while the model moves")
+        await cluster.drain(left.node)
+        found = await second  # though the one before it is still being answered
+        assert found.choose(backend.several, ()).node not in (left.node, None)
+        first.release()
+        assert scheduler.try_lease("a") is None  # its slot was not one of those there
+        found.release()
+
+
 async def test_a_copy_that_idles_goes_and_comes_back_when_it_is_needed(
     machines: Machines, tmp_path: Path
 ) -> None:
