@@ -7,14 +7,16 @@ from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
 from typing import Protocol
 
+from gateway.backends.backend import State
 from gateway.backends.logring import LogRing
-from gateway.backends.nodes import NodeRun, on_node
+from gateway.backends.nodes import NodeRun, Nodes, on_node
 from gateway.backends.placed import PlacedBackend
 from gateway.backends.replicated import ReplicatedBackend
 from gateway.backends.roster import Roster
 from gateway.backends.scheduled_model import ScheduledModel
 from gateway.errors import GatewayError
 from gateway.models.local_model import LocalModel
+from gateway.names import HERE
 from gateway.tasks import spawn
 
 
@@ -32,32 +34,67 @@ class NodeChanges:
         roster: Roster,
         undecided: Callable[[], AbstractContextManager[None]],
         load: Load,
+        nodes: Nodes | None,
     ) -> None:
         self._roster = roster
         self._undecided = undecided
         self._load = load
+        self._nodes = nodes
+        self._moving: set[tuple[str, str]] = set()  # models, off which machine
 
     def changed(self) -> None:
         """Decide again: a node has come, gone, or told something."""
         with self._undecided():
             for model in self._roster.models.values():
                 model.looked_up = None
+            self.follow_entries()
+
+    def follow_entries(self, *, edited: bool = False) -> None:
+        """See to it that each model runs where its entry says, and no more often.
+
+        ``edited``: entries have just changed, so that what loads may be in the wrong place, too.
+        """
+        nodes = self._nodes
+        if nodes is None or not nodes.places:
+            return
+        for model in self._roster.models.values():
+            backend, spec = model.backend, model.spec
+            if not isinstance(backend, ReplicatedBackend) or not isinstance(spec, LocalModel):
+                continue
+            loads = edited and backend.state is State.STARTING
+            if model.unload or not (loads or backend.state is State.READY):
+                continue
+            backend.trim()
+            for place in {node or HERE for node in backend.nodes}:
+                if spec.nodes and place not in spec.nodes:
+                    self._begin_to_move_off(model, backend, place)
 
     def move_off(self, node: str) -> None:
         """Drain what runs on ``node``; what was loaded there is loaded again, elsewhere."""
         with self._undecided():
             for model in self._roster.models.values():
                 if isinstance(model.backend, ReplicatedBackend) and model.backend.resident:
-                    spawn(self._move_off(model, model.backend, node), name="move off a node")
+                    self._begin_to_move_off(model, model.backend, node)
+
+    def _begin_to_move_off(
+        self, model: ScheduledModel, backend: ReplicatedBackend, node: str
+    ) -> None:
+        if (model.key, node) not in self._moving:
+            self._moving.add((model.key, node))
+            spawn(self._move_off(model, backend, node), name=f"move off {node}")
 
     async def _move_off(self, model: ScheduledModel, backend: ReplicatedBackend, node: str) -> None:
         """Move to another node while requests go on here, where there is room; else unload it when
         they have ended, and load it again.
         """
-        if await backend.move_off(node) or model.unload:
-            return
+        moving = (model.key, node)
+        try:
+            if await backend.move_off(node) or model.unload:
+                return
+        finally:
+            self._moving.discard(moving)
         with self._undecided():
-            if backend.node == node:
+            if backend.where == node:
                 model.send_away()
                 self.load_again(model.spec.name)
 

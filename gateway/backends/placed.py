@@ -20,6 +20,7 @@ from gateway.backends.placement import Placement
 from gateway.backends.replica import Replica
 from gateway.backends.run import End, Run
 from gateway.backends.served import Served
+from gateway.names import HERE
 from gateway.tasks import cancel_and_wait, spawn
 
 if TYPE_CHECKING:
@@ -43,6 +44,11 @@ class PlacedBackend(LocalBackend):
     def node(self) -> str | None:
         """The node that it runs on, while it runs on one; None: this machine."""
         return self._away.node if self._away is not None else None
+
+    @property
+    def where(self) -> str:
+        """The name of the machine that it runs on, as entries call it."""
+        return self.node or HERE
 
     @property
     def process_name(self) -> str:

@@ -62,7 +62,8 @@ class ReplicatedBackend(PlacedBackend):
         self._made = 0
         self._pause = _AGAIN
         self._ending: set[asyncio.Future[None]] = set()  # stops of copies
-        self._leaving: str | None = None  # the node that it is to move off
+        self._leaving: str | None = None  # the machine that it is to move off
+        self._moves = 0
         self._departing: list[PlacedBackend] = []  # given up, but still there
         self._idled = False  # copies were given up because fewer were enough
         self._copied = False  # it has had several since it was loaded
@@ -155,10 +156,40 @@ class ReplicatedBackend(PlacedBackend):
         super().adopt(run)
 
     def adopt_copy(self) -> PlacedBackend | None:
-        """Return a copy for what was found on a node, if there should be one more."""
-        if self.resident and 1 + len(self._members) < self.spec.replicas:
+        """Return a copy for what was found on a node, if there should be one more.
+
+        Who doesn't place models takes all that there are: one may be to take another's place.
+        """
+        if self.state not in (State.STARTING, State.READY):
+            return None
+        if 1 + len(self._members) < self.spec.replicas or not self._places:
             return self.new_member()
         return None
+
+    @property
+    def _places(self) -> bool:
+        return self._env.nodes is None or self._env.nodes.places
+
+    def trim(self) -> None:
+        """Give up those that are more than there should be."""
+        most = self.spec.replicas - 1 + (self._leaving is not None)
+        if self.state is not State.READY or not self._places or len(self._members) <= most:
+            return
+        for member in self._members[most:]:
+            self._members.remove(member)
+            self._begin_to_give_up(member)
+        self._count()
+        self._changed(self)
+
+    def _stopping_there(self) -> None:
+        """Go on with another copy where another gateway ends the first one."""
+        ready = [one for one in self._members if one.state is State.READY]
+        if not ready or self.state is not State.READY:
+            super()._stopping_there()
+            return
+        self._move_to(ready[0])
+        self._count()
+        self._changed(self)
 
     def wants_copies(self, *, busy: bool) -> bool:
         """Return whether there should be more of them, and at once.
@@ -202,7 +233,7 @@ class ReplicatedBackend(PlacedBackend):
                 self.exchange(backend)
                 self._enter(State.READY)
                 return
-            if self._leaving is not None and backend.node != self._leaving:
+            if self._leaving is not None and backend.where != self._leaving:
                 self._move_to(backend)
         elif not backend.resident:
             if backend.last_error is not None:
@@ -263,6 +294,7 @@ class ReplicatedBackend(PlacedBackend):
         have ended.
         """
         self._leaving = None
+        self._moves += 1
         self._members.remove(member)
         self.exchange(member)
         self._begin_to_give_up(member)
@@ -287,16 +319,16 @@ class ReplicatedBackend(PlacedBackend):
         self._changed(self)
 
     async def move_off(self, node: str) -> bool:
-        """Have no copy on ``node`` any more. Returns False where there is no place elsewhere, and
-        the first one is still there.
+        """Have no copy on ``node``, or here, any more. Returns False where there is no place
+        elsewhere, and the first one is still there.
         """
-        for member in [one for one in self._members if one.node == node]:
+        for member in [one for one in self._members if one.where == node]:
             self._members.remove(member)
             self._count()
             self._begin_to_give_up(member)
         self._changed(self)
-        if self.node != node or self.state is not State.READY:
-            return self.node != node
+        if self.where != node or self.state is not State.READY:
+            return self.where != node
         if ready := [one for one in self._members if one.state is State.READY]:
             self._move_to(ready[0])
             self._count()
@@ -304,15 +336,20 @@ class ReplicatedBackend(PlacedBackend):
             return True
         self._leaving = node
         self._changed(self)
-        began = time.monotonic()
-        while self.node == node and self.state is State.READY and self._leaving is not None:
+        began, moves = time.monotonic(), self._moves
+        while (
+            self._moves == moves
+            and self.where == node
+            and self.state is State.READY
+            and self._leaving is not None
+        ):
             if not self._members and time.monotonic() - began > _BEGIN:
                 self._leaving = None
                 return False
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_BEGIN / 10):
                     await self._next_state.wait()
-        return self.node != node
+        return self._moves != moves or self.where != node
 
     def stop(self) -> asyncio.Future[None]:
         """End all copies, whatever they are doing; await that they are gone."""

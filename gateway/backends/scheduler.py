@@ -98,7 +98,7 @@ class Scheduler:
             lambda model: self.nodes.load_again(model),
         )
         #: What follows from changes of the nodes of a cluster.
-        self.nodes = NodeChanges(self._roster, self._undecided, self.load)
+        self.nodes = NodeChanges(self._roster, self._undecided, self.load, environment.nodes)
 
     def watch_memory(self, accounts: Accounts, limits: SchedulingLimits) -> None:
         """Decide by memory from now on: what models need, and how much there is."""
@@ -195,6 +195,7 @@ class Scheduler:
         """Take over a changed models.json: see :meth:`Roster.apply`."""
         with self._undecided():
             self._roster.apply(catalog)
+            self.nodes.follow_entries(edited=True)
 
     def _find(self, model: str) -> ScheduledModel:
         if self._closing:
@@ -308,6 +309,8 @@ class Scheduler:
     def _changed(self, backend: Backend) -> None:
         with self._undecided():
             self._executor.hear(backend)
+            if backend.state is State.READY:
+                self.nodes.follow_entries()
 
     @contextlib.contextmanager
     def _undecided(self) -> Iterator[None]:

@@ -321,6 +321,9 @@ class Cluster:
         is placed anew where that gateway is gone, and this one places from now on.
         """
         assert self._group is not None
+        for node in self._nodes.values():
+            if node.up and (state := node.spare(spec)) is not None:
+                return node.adopt(state, log)
         found: asyncio.Future[ClusterRun] = asyncio.get_running_loop().create_future()
         entry = (log, found)
         self._sought.setdefault(spec.name, []).append(entry)

@@ -147,16 +147,20 @@ class Demands:
         may = [n for n in self._nodes.values() if not spec.nodes or n.name in spec.nodes]
         unheard = sorted(set(spec.nodes) - {n.name for n in may} - {HERE})
         reasons = [_why(node) for node in may]
-        reasons += [f"{name} has never joined" for name in unheard]
+        reasons += [f"the node {name} has never joined" for name in unheard]
+        if self._shared and spec.may_run_here(cluster=True):
+            reasons.append("gateways that share models load none on their own machine (here)")
         if head is not None:
             reasons.append(f"the head of the cluster gives no answer ({head})")
-        return "; ".join(reasons) or "there is no node"
+        return "; ".join(reasons) or "no node has joined"
 
 
 def _why(node: KnownNode) -> str:
     if node.drained:
-        return f"{node.name} is drained"
-    return f"{node.name} hasn't its files" if node.up else f"{node.name} is away ({node.problem})"
+        return f"the node {node.name} is drained"
+    if node.up:
+        return f"the node {node.name} hasn't its files"
+    return f"the node {node.name} is away ({node.problem})"
 
 
 def _identity(spec: LocalModel) -> tuple[object, ...]:

@@ -17,22 +17,19 @@ from gateway.backends.placement import Memory
 from gateway.cluster.ca import server_name
 from gateway.cluster.link import ANSWER, Link, Refused, Unreachable
 from gateway.cluster.offering import Asked, offers, take_back
+from gateway.cluster.others import Others
 from gateway.cluster.remote_pulls import RemotePulls
 from gateway.cluster.reservations import Reservations
 from gateway.cluster.run import ClusterRun
 from gateway.cluster.told import (
     NODE,
     Batch,
-    Began,
-    Exited,
     Has,
     NodeState,
-    NotStarted,
     Order,
     Pulling,
     Ready,
     ServerState,
-    Stopped,
     Stores,
 )
 from gateway.errors import GatewayError
@@ -102,7 +99,7 @@ class KnownNode:
         self._pulls = pulls
         self.request = b""  # for a certificate: what is sealed for that, it alone can read
         self._runs: dict[str, ClusterRun] = {}
-        self._orders: dict[str, Order] = {}  # those of ours that others have given
+        self._others = Others()
         #: Seconds that requests of other gateways may take to end before a llama-server does.
         self.patience = 0.0
         self._boot = ""
@@ -156,7 +153,11 @@ class KnownNode:
 
     def comes(self, model: str) -> bool:
         """Return whether it loads ``model`` for another gateway of our group."""
-        return any(order.spec.name == model for order in self._orders.values())
+        return self._others.loads(model)
+
+    def spare(self, spec: LocalModel) -> ServerState | None:
+        """Return a llama-server for ``spec`` that runs for our group, and that we don't use."""
+        return self._others.take(spec, self._runs)
 
     def meet_again(self) -> None:
         """Ask soon for all that it has, and judge it anew."""
@@ -290,7 +291,7 @@ class KnownNode:
     async def _meet(self, state: NodeState, begun: Sequence[ClusterRun]) -> int:
         """Take the whole state of the node. Returns the number of its last event."""
         self._meets_again = False
-        self._orders.clear()
+        self._others.clear()
         certificate, authorities = await self._certify(self.name, state.request)
         self.port = await self.ask("certify", self._gateway, certificate, authorities)
         self.host, self.version, self.request = state.host, state.version, state.request
@@ -315,7 +316,7 @@ class KnownNode:
             if one.order.gateway != self._gateway or server in self._runs:
                 continue
             if one.ready is None and self.patience and server not in self._ended:
-                self._orders[server] = one.order  # another gateway of our group may wait for it
+                self._others.note(one)  # another gateway of our group may wait for it
             elif not self._wanted(one):
                 await self._end_unwanted(one)
         await self._reservations.sweep(there, alone=not self.patience)
@@ -327,7 +328,11 @@ class KnownNode:
         """Take over a llama-server of ours that nobody here knows, if it is wanted."""
         if one.order.server in self._ended:
             return False
-        return self._found(self, one) or not self._places()
+        if self._found(self, one):
+            return True
+        if keep := not self._places():
+            self._others.note(one)
+        return keep
 
     async def _end_unwanted(self, one: ServerState) -> None:
         server = one.order.server
@@ -354,14 +359,8 @@ class KnownNode:
             run.hear(event)  # type: ignore[arg-type]  # all others are about a server
             if isinstance(event, Ready):
                 self._reservations.adjust(run.order, event.on)
-        elif isinstance(event, Began) and event.order.gateway == self._gateway:
-            self._orders[event.server] = event.order
-        elif isinstance(event, NotStarted | Exited | Stopped):
-            self._orders.pop(event.server, None)
-        elif isinstance(event, Ready) and (order := self._orders.pop(event.server, None)):
-            one = ServerState(order, event, ())  # of another gateway of our group
-            if not self._wanted(one):
-                spawn(self._end_new(one), name=f"end {order.spec.name}")
+        elif (one := self._others.hear(event, self._gateway)) is not None and not self._wanted(one):
+            spawn(self._end_new(one), name=f"end {one.order.spec.name}")
 
     def _take(self, has: Has) -> None:
         self.has, self._memory = has, memory_on(self.name, has.memory)
@@ -384,7 +383,7 @@ class KnownNode:
             self.problem = error.message
             if self.up:
                 self.up = False
-                self._orders.clear()
+                self._others.clear()
                 _log.warning("the node %s is lost: %s", self.name, error.message)
                 for run in self.runs:
                     run.lose(f"its node {self.name!r} is lost")

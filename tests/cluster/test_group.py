@@ -16,8 +16,9 @@ from gateway.tasks import spawn
 from gateway.upstream import UpstreamRequest
 from tests.cluster.machines import Machines, gateway_of, up
 from tests.cluster.test_placing import JSON, answer, machines, pids
-from tests.schedulers import fails, in_state
-from tests.scripted import until
+from tests.harness import eventually
+from tests.schedulers import fails, in_state, states
+from tests.scripted import catalog_of, until
 
 __all__ = ["machines"]
 
@@ -176,3 +177,66 @@ async def test_where_one_is_gone_the_other_goes_on_with_its_load(
             machines.links[-2].lose()
         assert await asked == 200
         assert pids(machines) == started
+
+
+async def left(scheduler: Scheduler, node: str) -> None:
+    """Wait until the model is on another node than this."""
+    await until(scheduler, lambda: node_of(scheduler) not in (node, None))
+
+
+async def test_a_model_that_moves_is_used_by_both_at_its_new_place(
+    machines: Machines, folders: tuple[Path, Path]
+) -> None:
+    await machines.start("attic")
+    await machines.start("cellar")
+    spec = machines.box.spec("a", nodes=("attic", "cellar"))
+    one, two = folders
+    async with (
+        gateway_of(machines, spec, folder=one, shared=True) as (first, cluster),
+        gateway_of(machines, spec, folder=two, shared=True) as (second, other),
+    ):
+        await up(cluster, "attic", "cellar")
+        await up(other, "attic", "cellar")
+        await first.load("a")
+        await in_state(second, "a", State.READY)
+        await eventually(lambda: cluster.places or other.places, "one of them places models")
+        placing = first if cluster.places else second
+        seen = set[str]()
+        placing.subscribe(lambda: seen.update(states(placing).values()))
+        for each in (cluster, other):  # one of which doesn't place models
+            before = node_of(first)
+            assert before is not None
+            await each.drain(before)
+            for scheduler in (first, second):
+                await left(scheduler, before)
+                assert await answer(scheduler) == 200
+            await eventually(lambda: len(pids(machines)) == 1, "the old one has ended")
+            await each.resume(before)
+        assert seen == {"ready"}
+
+
+async def test_what_a_gateway_had_no_use_for_is_used_when_it_has(
+    machines: Machines, folders: tuple[Path, Path]
+) -> None:
+    """Its models.json may be older than that of the other gateway for a while."""
+    await machines.start("attic")
+    spec = machines.box.spec("a", nodes=("attic",))
+    one, two = folders
+    async with gateway_of(machines, spec, folder=one, shared=True) as (first, cluster):
+        await up(cluster, "attic")
+        await first.load("a")
+        async with gateway_of(machines, folder=two, shared=True) as (second, other):
+            await up(other, "attic")
+            second.apply(catalog_of(spec))
+            assert await answer(second) == 200
+            assert len(pids(machines)) == 1
+
+
+async def test_none_loads_models_on_its_own_machine(
+    machines: Machines, folders: tuple[Path, Path]
+) -> None:
+    spec = machines.box.spec("a", nodes=("here",))
+    async with gateway_of(machines, spec, folder=folders[0], shared=True) as (scheduler, cluster):
+        await eventually(lambda: cluster.places, "it places models")
+        error = await fails(scheduler.load("a", explicit=False), GatewayError)
+        assert "load none on their own machine" in error.message
