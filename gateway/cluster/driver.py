@@ -84,7 +84,13 @@ class Driver:
             from gateway.cluster.actors import registry_of
 
             return registry_of(self._ray)
-        return self._ray.get_actor(actor, NAMESPACE)
+        try:
+            return self._ray.get_actor(actor, NAMESPACE)
+        except ValueError:
+            raise ValueError(
+                "it isn't in the cluster: is it on, connected, and does `llm-gateway node join` "
+                "run there?"
+            ) from None
 
     async def _reserve(self, name: str, resources: dict[str, float]) -> None:
         await asyncio.to_thread(placement_groups.reserve, name, resources)

@@ -60,8 +60,22 @@ _NO_ANSWER = frozenset(
     ObjectLostError OutOfDiskError TaskUnschedulableError RayTaskError""".split()
 )
 
+#: What these mean, for whoever looks at the machines: Ray's own words say how it came to know.
+_MEANING = {
+    "ActorDiedError": "its process has ended",
+    "ActorUnavailableError": "it cannot be reached",
+    "ActorUnschedulableError": "its machine has left the cluster, or cannot be reached",
+    "NodeDiedError": "its machine has left the cluster, or cannot be reached",
+}
+
 #: Those of them that tell of an end.
 _FINAL = frozenset({"ActorDiedError", "NodeDiedError", "ActorUnschedulableError"})
+
+
+def why_silent(kind: str, text: str) -> str:
+    """Return why an actor gives no answer, from Ray's exception."""
+    first = f"{kind}: {text.strip().splitlines()[0]}" if text.strip() else kind
+    return _MEANING.get(kind, first)
 
 
 class Link:
@@ -200,9 +214,8 @@ class Link:
         if error is None:
             answer.set_result(value)
         elif error[0] in _NO_ANSWER:
-            first = error[1].strip().splitlines()[0] if error[1].strip() else error[0]
-            final = error[0] in _FINAL
-            answer.set_exception(Unreachable(f"{error[0]}: {first}", final=final))
+            _log.debug("%s: %s", *error)
+            answer.set_exception(Unreachable(why_silent(*error), final=error[0] in _FINAL))
         else:
             answer.set_exception(Refused(*error))
 

@@ -106,6 +106,7 @@ class RayProcess:
         """Return the last line that tells something."""
         lines = [line.strip() for line in self._log.tail() if line.strip()]
         told = [line.partition(" -- ")[2] or line for line in lines]
+        told = [line for line in told if not line.startswith("-----")]  # around the tails of logs
         wrong = [line for line in told if "rror:" in line or "exit code" in line]
         return (wrong or told or ["it wrote nothing"])[-1][:500]
 

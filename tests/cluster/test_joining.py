@@ -121,6 +121,10 @@ def test_rays_command_says_what_a_machine_brings(tmp_path: Path) -> None:
     [
         ("echo 'ValueError: no such port'; exit 1", "ValueError: no such port"),
         ("exit 3", "it wrote nothing"),
+        (
+            "echo 'raylet [exit code=1]'; echo '----- END raylet.out tail (exit code(s)=1) -----'",
+            r"raylet \[exit code=1\]",
+        ),
     ],
 )
 async def test_why_ray_does_not_start_is_told(tmp_path: Path, program: str, words: str) -> None:
