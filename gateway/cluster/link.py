@@ -190,7 +190,8 @@ class Link:
             with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
                 number, error, _ = await receive(reader)
                 if error is not None:
-                    self._lost(f"{error[0]}: {error[1]}")
+                    hint = "" if token else f" (no token of a cluster is in {self._folder})"
+                    self._lost(f"{error[0]}{hint}: {error[1]}")
                     return False
                 assert number == 0
                 had, self._writer, self.joined, self.problem = True, writer, True, None

@@ -44,6 +44,16 @@ class Service:
         self._originals = Originals()  # of these
 
     @property
+    def _runs(self) -> str:
+        """The command that the service runs."""
+        return "serve"
+
+    @property
+    def _words(self) -> str:
+        """The command that installs the service."""
+        return "service"
+
+    @property
     def command(self) -> str:
         """What to call the running program by: its path, where sudo wouldn't find it."""
         own = release.of_running(self.places.releases) is not None
@@ -95,13 +105,13 @@ class Service:
     def _check_machine(self) -> None:
         if not host.is_booted_by_systemd():
             raise CannotInstall(
-                "this machine wasn't started by systemd: run `llm-gateway serve` by what starts "
-                "its services"
+                f"this machine wasn't started by systemd: run `llm-gateway {self._runs}` by what "
+                "starts its services"
             )
         if not self.places.user and os.geteuid() != 0:
             raise CannotInstall(
                 "a service of the whole machine is root's to install: use sudo, or --user for a "
-                f"service of your own (`sudo {self.command} service ...`)"
+                f"service of your own (`sudo {self.command} {self._words} ...`)"
             )
 
     def _make_account(self) -> bool:

@@ -61,6 +61,14 @@ class MemberService(Service):
         self._unit = unit_of(role)
 
     @property
+    def _runs(self) -> str:
+        return f"node {_COMMAND[self._role]}"
+
+    @property
+    def _words(self) -> str:
+        return self._runs
+
+    @property
     def data_dir(self) -> Path:
         """The folder of its data, with the cluster's token below it."""
         return self.places.data
