@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from multidict import istr
 
+from gateway.conversations.beginning import links_in, links_of
 from gateway.conversations.chain import (
     NOTHING_WRITTEN,
     UNUSUAL,
@@ -81,16 +82,16 @@ def prefix_of(
     context: RequestContext, body: Mapping[str, Any], format: MessageFormat
 ) -> tuple[bytes, ...]:
     """Return what tells such a model's server by the conversation that ``body`` goes on with."""
-    return context.services.chains.of(body, format.name, context.principal.key_id).links
+    return links_of(body, context.services.chains, format.name, context.principal.key_id)
 
 
 async def prefix_in(
     context: RequestContext, raw: bytes, format: MessageFormat
 ) -> tuple[bytes, ...]:
     """Return the same for a large body."""
-    wish: Wish
-    wish, _ = await WORKERS.run(wish_in, raw, format.name, context.principal.key_id)
-    return wish.chain.links
+    links: tuple[bytes, ...]
+    links, _ = await WORKERS.run(links_in, raw, format.name, context.principal.key_id)
+    return links
 
 
 async def turn_aside(
