@@ -51,7 +51,8 @@ class Head:
         """Run it until this is cancelled. Raises :class:`CannotJoin` if it can't be started."""
         command = ray_command.head(self.host, self.port, self.folder)
         variables = ray_command.head_variables(self.token, self.storage)
-        ray = RayProcess(command, {**environ, **variables}, "head", self.records, at_once=True)
+        starting = {**environ, **variables, **ray_command.PATIENT}
+        ray = RayProcess(command, starting, "head", self.records, at_once=True)
 
         async def start() -> None:
             await ray.start()
@@ -83,7 +84,8 @@ class Member:
         host = self.settings.host
         command = ray_command.node(self.address, host, self.name, self.resources, self.folder)
         variables = {**environ, **ray_command.variables(self.token)}
-        ray = RayProcess(command, variables, self.name, self.settings.data_dir / "ray")
+        starting = {**variables, **ray_command.PATIENT}
+        ray = RayProcess(command, starting, self.name, self.settings.data_dir / "ray")
 
         async def join() -> None:
             known = await ask_head(self.address, variables)

@@ -44,6 +44,8 @@ _VARIABLES: Final[Mapping[str, str]] = {
     "RAY_ROTATION_BACKUP_COUNT": "1",
     "RAY_BACKEND_LOG_LEVEL": "warning",
 }
+#: For what starts Ray, when its head is known to be there: on a busy machine that takes its time.
+PATIENT: Final[Mapping[str, str]] = {"RAY_py_gcs_connect_timeout_s": "30"}
 #: For the head, which keeps what it knows on disk and looks whether nodes live: one that is ended
 #: is noticed after three seconds, one that doesn't answer after six.
 _HEAD: Final[Mapping[str, str]] = {
