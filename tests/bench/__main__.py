@@ -22,6 +22,7 @@ from tests.bench import bodies, conversations, profiling, report
 from tests.bench.front import FrontProxy
 from tests.bench.load import Job
 from tests.bench.measuring import Failed, measured
+from tests.bench.nodes import GatewayNode, GatewayUrl
 from tests.bench.procstat import memory
 from tests.bench.proxies import PROXIES, Direct, GatewayProxy, Missing, Proxy, Upstream
 
@@ -47,7 +48,7 @@ _PACED_RATE = 400.0  # requests a second in all: nobody is busy, so latency is t
 _EVENT_RATE = 50.0  # events a second of a stream
 _OPEN = 1000
 _OPEN_RATE = 2.0
-_KINDS: tuple[type[Proxy], ...] = (*PROXIES, FrontProxy)
+_KINDS: tuple[type[Proxy], ...] = (*PROXIES, GatewayUrl, GatewayNode, FrontProxy)
 _NAMES = [kind.name.removeprefix("gateway ") for kind in _KINDS]
 
 
@@ -83,7 +84,8 @@ class Bench:
         for proxy in self.proxies:
             self.starts(proxy)
         for proxy in self.proxies:
-            if self.plan.everything or isinstance(proxy, GatewayProxy):
+            ours = isinstance(proxy, GatewayProxy)
+            if (self.plan.everything or ours) and proxy.opens_many:
                 self.open_streams(proxy)
         for number in range(self.plan.rounds):
             for proxy in self.proxies:
@@ -95,7 +97,7 @@ class Bench:
             if not isinstance(proxy, Direct):
                 self.add(proxy, peak_mb=memory(proxy.pid)[1])
         for proxy in self.proxies:  # last: a large body leaves its memory behind
-            if isinstance(proxy, GatewayProxy) and not proxy.tls:
+            if type(proxy) is GatewayProxy:
                 _say(f"bodies by size: {proxy.name}")
                 self.bodies = bodies.measure(proxy)
 

@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 _HERE = Path(__file__).parent
 _REPOSITORY = _HERE.parent.parent
@@ -120,6 +121,8 @@ class Proxy:
     models: tuple[str, ...] = MODELS[:1]
     all_models: tuple[str, ...] = MODELS[:1]
     key: str | None = None
+    #: Whether it takes a thousand streams at once.
+    opens_many = True
     tls = False
     entrance: str | None = None
     process: Process | None = None
@@ -128,6 +131,7 @@ class Proxy:
         self.folder = folder
         self.address = str(upstream.port) if tcp else upstream.socket
         self.tcp = tcp
+        self.upstream_port = upstream.port
         self.port = free_port()
 
     def prepare(self) -> None:
@@ -262,7 +266,6 @@ class AiohttpProxy(Proxy):
         return [sys.executable, script, str(self.port), self.address]
 
 
-_RUN_GATEWAY = "import sys; from gateway.cli import main; sys.exit(main())"
 _RUN_PROFILED = """
 import cProfile, sys
 from gateway.cli import main
@@ -281,9 +284,11 @@ class GatewayProxy(Proxy):
     """
 
     name = "gateway"
-    models = (f"{MODELS[0]}:teacher",)
+    names: tuple[str, ...] = MODELS
+    models: tuple[str, ...] = (f"{MODELS[0]}:teacher",)
     all_models = tuple(f"{name}:teacher" for name in MODELS)
     slots = _SLOTS
+    code = "import sys; from gateway.cli import main; sys.exit(main())"
     profile_to: Path | None = None
 
     def prepare(self) -> None:
@@ -298,13 +303,8 @@ class GatewayProxy(Proxy):
             f"runpy.run_path({str(_HERE / 'upstream.py')!r}, run_name='__main__')\n"
         )
         server.chmod(0o755)
-        entry = {
-            "params": {"model": "bench.gguf", "temperature": 0.7},
-            "personalities": {"teacher": _PERSONALITY},
-            "parallel": self.slots,
-            "memory": "1MiB",
-        }
-        (root / "data" / "models.json").write_text(json.dumps(dict.fromkeys(MODELS, entry)))
+        entries = dict.fromkeys(self.names, self.entry())
+        (root / "data" / "models.json").write_text(json.dumps(entries))
         self.settings = root / "conf" / "gateway.yaml"
         # JSON is YAML. What isn't named here is as in the shipped configuration.
         self.settings.write_text(json.dumps(self.configuration()))
@@ -314,6 +314,15 @@ class GatewayProxy(Proxy):
             self.key = self.read_key(self.process.log)
         finally:
             self.end()
+
+    def entry(self) -> dict[str, Any]:
+        """Each model's in models.json."""
+        return {
+            "params": {"model": "bench.gguf", "temperature": 0.7},
+            "personalities": {"teacher": _PERSONALITY},
+            "parallel": self.slots,
+            "memory": "1MiB",
+        }
 
     def configuration(self) -> Mapping[str, object]:
         """conf/gateway.yaml."""
@@ -336,7 +345,7 @@ class GatewayProxy(Proxy):
         raise RuntimeError(f"the gateway printed no key:\n{log.read_text()[-1500:]}")
 
     def argv(self) -> list[str]:
-        code = _RUN_GATEWAY
+        code = self.code
         if self.profile_to is not None:
             code = _RUN_PROFILED.format(file=str(self.profile_to))
         return [sys.executable, "-c", code, "serve", "--config", str(self.settings)]
