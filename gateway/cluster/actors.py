@@ -13,6 +13,7 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
+from gateway import open_files
 from gateway.cluster.node import Node
 from gateway.cluster.node_settings import NodeSettings
 from gateway.cluster.placement_groups import release, reserved
@@ -49,6 +50,7 @@ class NodeActor:
 
     def __init__(self, name: str, settings: NodeSettings) -> None:
         logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+        open_files.allow_all()
         self._loop = _Loop(f"node {name}")
         self._node = self._loop.wait(self._open(name, settings))
         threading.Thread(target=self._announce, name="announce", daemon=True).start()

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from gateway.backends.flights import Flight, Flights
+from gateway.cluster.listener import Listener
 from gateway.secret import Secret
 from gateway.tasks import spawn
 from gateway.upstream import UnixAddress
@@ -26,14 +27,8 @@ from gateway.upstream.address import KNOCK, LET_IN, TURNED_AWAY, connect, keep_a
 
 _log = logging.getLogger(__name__)
 
-#: Seconds for the handshake, for the line that follows it, and for a llama-server to take a
-#: connection.
-_HANDSHAKE: Final = 10.0
+#: Seconds for the line that follows the handshake, and for a llama-server to take a connection.
 _PATIENCE: Final = 5.0
-_BACKLOG: Final = 1024
-#: Seconds that the other end may take to read the end of an answer: its own client may be slow. One
-#: that has gone is noticed by TCP.
-_LINGER: Final = 600.0
 _LONGEST_KNOCK: Final = 128
 
 
@@ -41,8 +36,7 @@ class Front:
     """A listener and its doors. ``context``: see :func:`gateway.cluster.ca.server_context`."""
 
     def __init__(self, context: ssl.SSLContext) -> None:
-        self._context = context
-        self._server: asyncio.Server | None = None
+        self._listener = Listener(context, lambda: _Caller(self))
         self.closed = False
         self._doors: dict[bytes, Door] = {}  # by a hash: looking for it tells nothing of a key
         self._callers: set[_Caller] = set()  # haven't found a door yet
@@ -54,16 +48,7 @@ class Front:
 
     async def listen(self, host: str, port: int = 0) -> int:
         """Listen, and return the port. Raises ``OSError``."""
-        self._server = await asyncio.get_running_loop().create_server(
-            lambda: _Caller(self),
-            host,
-            port,
-            ssl=self._context,
-            backlog=_BACKLOG,
-            ssl_handshake_timeout=_HANDSHAKE,
-            ssl_shutdown_timeout=_LINGER,
-        )
-        return int(self._server.sockets[0].getsockname()[1])
+        return await self._listener.open(host, port)
 
     def add(self, socket: Path) -> Door:
         """Open a door to the server at a Unix socket, which need not be there yet."""
@@ -74,15 +59,11 @@ class Front:
     async def close(self) -> None:
         """Close every connection, and listen no more."""
         self.closed = True
-        if self._server is not None:
-            self._server.close()
+        await self._listener.close()
         for door in list(self._doors.values()):
             door.close()
         for caller in list(self._callers):
             caller.end()
-        if self._server is not None:
-            await self._server.wait_closed()
-            self._server = None
 
 
 class Door:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from gateway.cluster import front as front_module
+from gateway.cluster import listener as listener_module
 from gateway.cluster.ca import (
     Authority,
     Credentials,
@@ -132,6 +133,20 @@ async def test_who_says_nothing_is_not_waited_for(
     monkeypatch.setattr(front_module, "_PATIENCE", 0.1)
     reader, _ = await attic.dial()
     assert await asyncio.wait_for(closed(reader), 5)
+
+
+async def test_strangers_who_say_nothing_make_room_for_others(
+    attic: Attic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listener_module, "_MOST", 4)
+    door = await attic.serve(answers)
+    first, *others = [await attic.dial(ssl=None, server_hostname=None) for _ in range(6)]
+    assert await asyncio.wait_for(closed(first[0]), 5)
+    pool = pool_for(attic.address(door))
+    assert (await pool.fetch(UpstreamRequest("GET", "/"), timeout=5)).status == 200
+    await pool.close()
+    left = others[-1][0]
+    assert not left.at_eof()
 
 
 async def test_plain_text_is_refused_and_others_go_on(attic: Attic) -> None:
