@@ -92,6 +92,8 @@ ENTRY: Final[Mapping[str, str]] = MappingProxyType(
         "gateway's own. Without it, any that has its file.",
         "replicas": "How many times it may be loaded, on several machines or GPUs, if there is "
         "room without unloading others.",
+        "machines": "How many machines of the cluster it may span, by llama.cpp's RPC, where it "
+        "fits on none of them alone.",
         "requireGpu": "Refuse to load it on the CPU alone if a GPU is missing.",
         "description": "A line about it, for people who choose among models.",
         "meta": "What lists say about it, in place of what is known.",

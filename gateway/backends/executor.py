@@ -77,7 +77,7 @@ class Executor:
             case Act.RESUME:
                 model.backend.undrain()
             case Act.REFUSE:
-                self._queue.refuse(model, _no_room(model))
+                self._queue.refuse(model, _no_room(model, self._memory.alone(model.spec)))
             case Act.GIVE_UP:
                 self._give_up(model)
             case Act.LOOK:
@@ -156,9 +156,10 @@ class Executor:
         )
 
 
-def _no_room(model: ScheduledModel) -> Unavailable:
+def _no_room(model: ScheduledModel, alone: str | None) -> Unavailable:
     return Unavailable(
         f"there is no room for {model.spec.name!r} beside the models that are pinned and loaded",
+        detail=alone,
         code="no_room",
         headers={"Retry-After": "60"},
     )

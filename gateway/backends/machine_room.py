@@ -54,6 +54,11 @@ class MachineRoom:
         sizes = taken_by(self.taken.values())
         return len(self.taken), sum(sizes.get(c.name, 0) - c.left for c in self.memory.cards)
 
+    def free(self, away: Set[str] | None) -> int:
+        """Return the bytes of its devices that are free beside models, without those ``away``."""
+        sizes = taken_by(self._beside(away).values())
+        return sum(max(c.left - sizes.get(c.name, 0), 0) for c in self.memory.cards)
+
     def place(
         self,
         model: ModelView,
@@ -79,9 +84,11 @@ class MachineRoom:
         sizes = taken_by(taken.values())
         memory = memory or self.memory
         on = place(demand, memory, sizes, ever=ever, hopeful=hopeful, last=last)
-        if on == () and self.name != HERE:  # a placement has to say which machine it means
-            return ((f"{self.name}/{RAM}", 0 if memory.cards else demand.size),)
-        return on
+        return None if on is None else self._placed(on, 0 if memory.cards else demand.size)
+
+    def _placed(self, on: Placement, size: int) -> Placement:
+        """Return ``on`` so that it says which machine it means; of no device, it has ``size``."""
+        return on if on or self.name == HERE else ((f"{self.name}/{RAM}", size),)
 
     def spot(
         self,

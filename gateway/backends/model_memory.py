@@ -275,7 +275,9 @@ class ModelMemory:
             backend.place(node)
             if node is not None:
                 there = dict(of_node(node, tuple(taken.items())))
-                backend.place(node, Terms(of_node(node, on), there, shared, share))
+                helpers = {name: of_node(name, part) for name, part in by_machine(on).items()}
+                own = helpers.pop(node)
+                backend.place(node, Terms(own, there, shared, share, helpers))
                 return None
         if accounts is None or not isinstance(spec, LocalModel):
             return None
@@ -337,9 +339,13 @@ class ModelMemory:
         assert accounts is not None
         if nodes is None:
             return accounts.lacking(spec)
+        alone = nodes.alone(spec)
         if nodes.demand(spec, accounts.demand(spec)).here:
-            return accounts.lacking(spec)
-        why = nodes.problem(spec) or "other programs, or pinned models, hold their memory"
+            error = accounts.lacking(spec)
+            if alone is None:
+                return error
+            return Unavailable(error.public, detail=alone, code=error.code, headers=error.headers)
+        why = nodes.problem(spec) or alone or "other programs, or pinned models, hold their memory"
         if tried := self._ran_out.on(spec):
             why += f"; it ran out of memory on {', '.join(sorted(tried))}"
         return Unavailable(
@@ -348,6 +354,12 @@ class ModelMemory:
             code="no_node",
             headers={"Retry-After": "10"},
         )
+
+    def alone(self, spec: Model) -> str | None:
+        """Return why ``spec``, which may span machines, doesn't; None: it may not, or does."""
+        if self._nodes is None or not isinstance(spec, LocalModel):
+            return None
+        return self._nodes.alone(spec)
 
     # --- what it takes -------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from gateway.backends.backend import State
 from gateway.backends.logring import LogRing
-from gateway.backends.nodes import NodeRun, Nodes, on_node
+from gateway.backends.nodes import NodeRun, Nodes
 from gateway.backends.placed import PlacedBackend
 from gateway.backends.replicated import ReplicatedBackend
 from gateway.backends.roster import Roster
@@ -65,7 +65,7 @@ class NodeChanges:
             if model.unload or not (loads or backend.state is State.READY):
                 continue
             backend.trim()
-            for place in {node or HERE for node in backend.nodes}:
+            for place in {*(node or HERE for node in backend.nodes), *backend.spans}:
                 if spec.nodes and place not in spec.nodes:
                     self._begin_to_move_off(model, backend, place)
 
@@ -94,7 +94,7 @@ class NodeChanges:
         finally:
             self._moving.discard(moving)
         with self._undecided():
-            if backend.where == node:
+            if backend.where == node or node in backend.spans:
                 model.send_away()
                 self.load_again(model.spec.name)
 
@@ -116,7 +116,7 @@ class NodeChanges:
         assert backend is not None
         with self._undecided():
             run = adopt(backend.log)
-            backend.granted = on_node(run.node, run.on)
+            backend.granted = run.held
             found.on = (
                 (*found.on, *backend.granted) if backend is not found.backend else backend.granted
             )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from gateway.backends.placement import Card, Demand, Memory, Placement
@@ -22,13 +22,14 @@ class Terms:
     """The terms of a start on a node. Bytes, by device as that node calls it.
 
     ``taken``: what other models have of it. ``shared`` and ``share``: as in
-    :meth:`Accounts.grant`.
+    :meth:`Accounts.grant`. ``helpers``: what it has of other nodes, by node.
     """
 
     on: Placement
     taken: Mapping[str, int]
     shared: bool
     share: float
+    helpers: Mapping[str, Placement] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +73,14 @@ class NodeRun(Run, Protocol):
         """What its start is at, where that is not the load itself: files are copied."""
 
     @property
-    def on(self) -> Placement:
-        """What it has been given, or has taken, of that node's devices by now."""
+    def nodes(self) -> tuple[str, ...]:
+        """All nodes that it is on: the one that leads, and those that lend devices to it."""
+
+    @property
+    def held(self) -> Placement:
+        """What it has been given, or has taken, of their devices by now, as the scheduler calls
+        them.
+        """
 
     async def let_go(self) -> None:
         """Close the connections, and leave it running for whoever finds it."""
@@ -140,6 +147,9 @@ class Nodes(Protocol):
     def problem(self, spec: LocalModel) -> str | None:
         """Return why no node takes ``spec``, if none does; None: some node does."""
 
+    def alone(self, spec: LocalModel) -> str | None:
+        """Return why ``spec``, which may span machines, doesn't; None: it may not, or does."""
+
     async def look_up(self, spec: LocalModel) -> None:
         """Ask the nodes what ``spec`` needs there."""
 
@@ -179,7 +189,7 @@ class Nodes(Protocol):
 
 
 def node_of(on: Placement) -> str | None:
-    """Return the node of a placement; None for this machine."""
+    """Return the node of a placement, of several the one that leads; None for this machine."""
     for name, _ in on:
         node, slash, _ = name.rpartition("/")
         if slash:

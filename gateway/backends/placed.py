@@ -15,7 +15,6 @@ from gateway.backends.backend import State
 from gateway.backends.decision import CopyView
 from gateway.backends.flights import Flights
 from gateway.backends.local import LocalBackend
-from gateway.backends.nodes import on_node
 from gateway.backends.placement import Placement
 from gateway.backends.replica import Replica
 from gateway.backends.run import End, Run
@@ -62,8 +61,14 @@ class PlacedBackend(LocalBackend):
 
     @property
     def held(self) -> Placement | None:
-        """What its run has of its node's devices, as the scheduler calls them."""
-        return on_node(self._away.node, self._away.on) if self._away is not None else None
+        """What its run has of nodes' devices, as the scheduler calls them."""
+        return self._away.held if self._away is not None else None
+
+    @property
+    def spans(self) -> tuple[str, ...]:
+        """The nodes that it spans, if those are several."""
+        nodes = self._away.nodes if self._away is not None else ()
+        return nodes if len(nodes) > 1 else ()
 
     @property
     def view(self) -> CopyView:
@@ -71,7 +76,7 @@ class PlacedBackend(LocalBackend):
         away, replica = self._away, self.replica
         return CopyView(
             self.number,
-            self.granted if away is None else on_node(away.node, away.on),
+            self.granted if away is None else away.held,
             replica.in_flight if replica is not None else 0,
             max(replica.last_used if replica is not None else 0.0, self.used_elsewhere),
             ready=self.state is State.READY,

@@ -5,7 +5,8 @@ what any of them has spans all, as llama.cpp spreads it: by what each has left. 
 chooses (``--device``, ``--tensor-split``), it is counted as chosen.
 
 Other machines are nodes, each with a name. A device of one is named ``NODE/DEVICE``; a name without
-a slash is one of the gateway's own machine. No placement spans machines.
+a slash is one of the gateway's own machine. A placement spans machines only for a model that may,
+and that none of them could hold alone; the device that comes first is of the one that leads.
 """
 
 from __future__ import annotations
@@ -75,7 +76,8 @@ class Demand:
     ``devices``: those that models.json chooses, with ``shares`` in the proportions of
     ``--tensor-split``. ``here``: whether it may run on this machine. ``elsewhere``: what it needs
     on each node that can take it. ``copied``: its files aren't there yet. ``ran_out``: it has been
-    tried there, and memory ran out.
+    tried there, and memory ran out. ``helpers``: the nodes that can lend devices to this one, of
+    which it may use ``most_helpers``.
     """
 
     size: int = 0
@@ -89,6 +91,8 @@ class Demand:
     elsewhere: Mapping[str, Demand] = field(default_factory=dict)
     copied: bool = False
     ran_out: bool = False
+    helpers: tuple[str, ...] = ()
+    most_helpers: int = 0
 
 
 @dataclass(frozen=True, slots=True)

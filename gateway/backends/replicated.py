@@ -322,6 +322,8 @@ class ReplicatedBackend(PlacedBackend):
         """Have no copy on ``node``, or here, any more. Returns False where there is no place
         elsewhere, and the first one is still there.
         """
+        if self.spans:
+            return node not in self.spans  # there is no copy of what spans machines
         for member in [one for one in self._members if one.where == node]:
             self._members.remove(member)
             self._count()

@@ -1,7 +1,8 @@
 """Tells, during a decision, which models fit beside each other, and on which devices. Pure.
 
-A model goes to one machine. Which, ``placement`` of the limits says: "pack" or "spread". Where it
-could only try to fit, it goes if no other machine could hold it.
+A model goes to one machine; one whose entry allows it, and that none could hold, to several
+(:mod:`gateway.backends.span`). Which, ``placement`` of the limits says: "pack" or "spread". Where
+it could only try to fit, it goes if no other machine could hold it.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from gateway.backends.placement import (
     machine_of,
     taken_by,
 )
+from gateway.backends.span import SpanRoom, is_span, leading, members
 
 _NONE: frozenset[str] = frozenset()
 
@@ -107,7 +109,37 @@ class Room:
         return False
 
     def _machines_for(self, model: ModelView) -> Sequence[tuple[MachineRoom, Demand]]:
-        """Return the machines on which it may run, and what it needs there."""
+        """Return the machines on which it may run, or those together, and what it needs there."""
+        alone = self._alone(model)
+        leads = [(m, d) for m, d in alone if d.helpers and m.name in self._nodes]
+        if not leads or any(_holds(machine, model, demand) for machine, demand in alone):
+            return alone
+        spans: dict[str, tuple[MachineRoom, Demand]] = {}
+        for machine, demand in leads:
+            whole = replace(demand, devices=(), shares=())
+            for away in (_NONE, None):
+                span = self._least_span(model, machine, whole, away)
+                if span is not None:
+                    spans[span.name] = span, whole
+        return [*alone, *spans.values()]
+
+    def _least_span(
+        self, model: ModelView, leads: MachineRoom, demand: Demand, away: Set[str] | None
+    ) -> SpanRoom | None:
+        """Return the fewest machines that could hold it, without those ``away``; of those that
+        can help, the ones with the most room. If all are too few, those that there may be.
+        """
+        helpers = [self._nodes[name] for name in demand.helpers if name in self._nodes]
+        helpers.sort(key=lambda helper: (-helper.free(away), helper.name))
+        span: SpanRoom | None = None
+        for count in range(1, min(len(helpers), demand.most_helpers) + 1):
+            span = SpanRoom([leads, *helpers[:count]])
+            if _holds(span, model, demand, away):
+                break
+        return span
+
+    def _alone(self, model: ModelView) -> Sequence[tuple[MachineRoom, Demand]]:
+        """Return the machines on which it may run alone, and what it needs there."""
         demand = model.demand
         here = [(self._here, demand)] if demand.here else []
         if not demand.elsewhere:
@@ -116,7 +148,11 @@ class Room:
         return here + [(self._nodes[name], every[name]) for name in self._nodes if name in every]
 
     def _demand(self, model: ModelView, machine: str) -> Demand:
-        return model.demand if machine == HERE else model.demand.elsewhere[machine]
+        """Return what it needs on a machine, or on several together."""
+        if machine == HERE:
+            return model.demand
+        demand = model.demand.elsewhere[leading(machine)]
+        return replace(demand, devices=(), shares=()) if is_span(machine) else demand
 
     def _full(self, away: Set[str] | None) -> bool:
         """Return whether there are as many models as may be loaded, without those ``away``."""
@@ -138,7 +174,7 @@ class Room:
         taking = [spot for spot in spots if self._may_take(model, spot)]
         elsewhere = model.demand.elsewhere
         # Where its files are comes first.
-        near = [s for s in taking if s.machine == HERE or not elsewhere[s.machine].copied]
+        near = [s for s in taking if s.machine == HERE or not elsewhere[leading(s.machine)].copied]
         return self._best(near or taking)
 
     def place_scantily(self, model: ModelView) -> Spot | None:
@@ -167,7 +203,9 @@ class Room:
         found = [other for other in others if other.name in there]
         if self._copied and not full:
             for model in others:
-                found += that_may_go(model, machine, self.leaving) if model.copies else ()
+                for name in members(machine) if model.copies else ():
+                    may_go = that_may_go(model, name, self.leaving)
+                    found += [one for one in may_go if one not in found]
         return found
 
     def place_without(
@@ -195,7 +233,7 @@ class Room:
 
     def _apart(self, model: ModelView, used: Mapping[str, int]) -> Spot | None:
         """Return where one more copy of ``model`` fits, at best apart from the devices ``used``."""
-        every = [one for one in self._machines_for(model) if not one[1].ran_out]
+        every = [one for one in self._alone(model) if not one[1].ran_out]
         machines = {machine_of(device) for device in used} or {HERE}
         others = [(machine, demand) for machine, demand in every if machine.name not in machines]
         for where, without in ((others, _NONE), (every, used.keys()), (every, _NONE)):
@@ -249,10 +287,16 @@ class Room:
             return max(spots, key=lambda spot: spot.left)
         if self._spread:
             return min(fitting, key=lambda spot: self._at(spot.machine).crowd)
-        return min(fitting, key=lambda spot: (spot.machine != HERE, spot.left))
+        few = {spot.machine: len(members(spot.machine)) for spot in fitting}
+        return min(fitting, key=lambda s: (s.machine != HERE, few[s.machine], s.left))
 
     def _at(self, machine: str) -> MachineRoom:
-        return self._here if machine == HERE else self._nodes[machine]
+        if machine == HERE:
+            return self._here
+        names = members(machine)
+        if len(names) > 1:
+            return SpanRoom([self._nodes[name] for name in names])
+        return self._nodes[machine]
 
     # --- what is done about it -------------------------------------------------------------------
 
@@ -263,9 +307,20 @@ class Room:
         """
         self._there.add(model.name)
         if spot is not None:
-            self._at(spot.machine).add(model.name, spot.on, model.demand.size)
+            parts = by_machine(spot.on)
+            for machine in members(spot.machine):
+                size = model.demand.size
+                self._at(machine).add(model.name, parts.get(machine, spot.on), size)
         elif model.demand.here:
             self._here.add(model.name, (), model.demand.size)
+
+
+def _holds(
+    machine: MachineRoom, model: ModelView, demand: Demand, away: Set[str] | None = None
+) -> bool:
+    """Return whether it fits there, at its word; without ``away``, if all had gone that can go."""
+    spot = machine.spot(model, demand, away, hopeful=away is None)
+    return spot is not None and spot.left >= 0
 
 
 def _scant(demand: Demand) -> Demand:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import orjson
@@ -90,13 +91,19 @@ class ServerRun:
 
     # --- the start -----------------------------------------------------------------------------
 
-    async def prepare(self, tuning: Tuning | None, devices: tuple[str, ...]) -> None:
+    async def prepare(
+        self,
+        tuning: Tuning | None,
+        devices: tuple[str, ...],
+        variables: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         """Do everything about a start that touches the disk.
 
-        ``tuning``: what was chosen where its entry leaves that open.
+        ``tuning``: what was chosen where its entry leaves that open; without, ``variables`` may say
+        more.
         """
         spec = self._spec if tuning is None else tuning.apply(self._spec)
-        variables = {} if tuning is None else tuning.variables
+        variables = variables if tuning is None else tuning.variables
         self._tuning = tuning
         self._command = await asyncio.to_thread(self._prepare, spec, devices, variables)
 

@@ -20,11 +20,12 @@ from gateway.cluster.drains import Drains
 from gateway.cluster.group import Group
 from gateway.cluster.known_node import KnownNode
 from gateway.cluster.link import Link, Unreachable
+from gateway.cluster.on_nodes import adopted, ordered
 from gateway.cluster.own_files import OwnFiles
 from gateway.cluster.remote_pulls import RemotePulls
 from gateway.cluster.run import ClusterRun
 from gateway.cluster.sought import SoughtRun
-from gateway.cluster.told import REGISTRY, Members, Order, ServerState
+from gateway.cluster.told import REGISTRY, Helper, Members, Order, ServerState
 from gateway.errors import GatewayError, LoadFailed
 from gateway.models.local_model import LocalModel
 from gateway.names import HERE
@@ -230,9 +231,9 @@ class Cluster:
             if not sought:
                 del self._sought[state.order.spec.name]
             if not found.done():
-                found.set_result(node.adopt(state, log))
+                found.set_result(adopted(self._nodes, node, state, log))
                 return True
-        return self.found(state.order.spec, lambda log: node.adopt(state, log))
+        return self.found(state.order.spec, lambda log: adopted(self._nodes, node, state, log))
 
     @property
     def head_problem(self) -> str | None:
@@ -290,6 +291,10 @@ class Cluster:
         """Return whether there is a node where ``spec`` may run."""
         return self._demands.takes(spec)
 
+    def alone(self, spec: LocalModel) -> str | None:
+        """Return why ``spec``, which may span machines, doesn't; None: it may not, or does."""
+        return self._demands.alone(spec)
+
     async def look_up(self, spec: LocalModel) -> None:
         """Ask the nodes what ``spec`` needs there."""
         await self._demands.look_up(spec)
@@ -323,7 +328,7 @@ class Cluster:
         assert self._group is not None
         for node in self._nodes.values():
             if node.up and (state := node.spare(spec)) is not None:
-                return node.adopt(state, log)
+                return adopted(self._nodes, node, state, log)
         found: asyncio.Future[ClusterRun] = asyncio.get_running_loop().create_future()
         entry = (log, found)
         self._sought.setdefault(spec.name, []).append(entry)
@@ -382,8 +387,9 @@ class Cluster:
             self._load_timeout,
             self._metrics,
             slots=self._slots,
+            helpers=tuple(Helper(name, on) for name, on in terms.helpers.items()),
         )
-        return self._nodes[node].run(order, log)
+        return ordered(self._nodes, self._nodes[node], order, log)
 
 
 async def nobody_loads(model: str) -> None:

@@ -13,6 +13,7 @@ from gateway.cluster.files import has_files
 from gateway.cluster.known_node import KnownNode
 from gateway.cluster.offering import Asked
 from gateway.cluster.own_files import OwnFiles
+from gateway.cluster.rpc_program import why_no_help
 from gateway.errors import GatewayError
 from gateway.models.local_model import LocalModel
 from gateway.names import HERE
@@ -113,6 +114,8 @@ class Demands:
         here = spec.may_run_here(cluster=True) and not self._shared
         if here and found and not spec.nodes:
             here = await asyncio.to_thread(has_files, spec, self._llm_storage)
+        if spec.machines > 1:
+            found = {name: self._with_helpers(spec, name, need) for name, need in found.items()}
         self._known[spec.name] = _Known(_identity(spec), found, here, tuple(sources))
 
     async def _ask_for(
@@ -122,6 +125,34 @@ class Demands:
         if source is not None:
             return await self._ask(source, spec, target)
         return await self._own.demand(spec, gpu=target.has.gpu)
+
+    def _with_helpers(self, spec: LocalModel, node: str, demand: Demand) -> Demand:
+        """Return ``demand``, of ``spec`` on ``node``, with the nodes that can lend it devices."""
+        leads = self._nodes[node].has.rpc
+        helpers = tuple(
+            name
+            for name, other in self._nodes.items()
+            if name != node
+            and other.takes_models
+            and (not spec.nodes or name in spec.nodes)
+            and why_no_help(leads, other.has.rpc) is None
+        )
+        return replace(demand, helpers=helpers, most_helpers=spec.machines - 1)
+
+    def alone(self, spec: LocalModel) -> str | None:
+        """Return why ``spec``, which may span machines, doesn't; None: it may not, or does."""
+        known = self._known.get(spec.name)
+        if spec.machines < 2 or known is None:
+            return None
+        if any(demand.helpers for demand in known.elsewhere.values()):
+            return None
+        for name in known.elsewhere:
+            for other in self._nodes.values():
+                may = other.takes_models and (not spec.nodes or other.name in spec.nodes)
+                if other.name != name and may:
+                    why = why_no_help(self._nodes[name].has.rpc, other.has.rpc)
+                    return f"{other.name} can lend nothing to {name}: {why}"
+        return "there is no other node to lend it devices"
 
     async def _ask(
         self, node: KnownNode, spec: LocalModel, target: KnownNode | None = None
@@ -164,4 +195,4 @@ def _why(node: KnownNode) -> str:
 
 
 def _identity(spec: LocalModel) -> tuple[object, ...]:
-    return (*spec.process_identity(), spec.memory, spec.nodes)
+    return (*spec.process_identity(), spec.memory, spec.nodes, spec.machines)

@@ -1,5 +1,5 @@
-"""The way from another machine to the llama-servers of this one: TLS in front of their Unix
-sockets.
+"""The way from another machine to the servers of this one: TLS in front of the Unix sockets of
+llama-servers, and of the loopback ports of rpc-servers.
 
 One port for all of them. Who connects must have a certificate of the cluster, and says first by
 which door it wants in (``LLM-GATEWAY/1 KEY``); each start of a llama-server has a door of its own,
@@ -22,7 +22,7 @@ from gateway.backends.flights import Flight, Flights
 from gateway.cluster.listener import Listener
 from gateway.secret import Secret
 from gateway.tasks import spawn
-from gateway.upstream import UnixAddress
+from gateway.upstream import TcpAddress, UnixAddress
 from gateway.upstream.address import KNOCK, LET_IN, TURNED_AWAY, connect, keep_alive
 
 _log = logging.getLogger(__name__)
@@ -50,9 +50,11 @@ class Front:
         """Listen, and return the port. Raises ``OSError``."""
         return await self._listener.open(host, port)
 
-    def add(self, socket: Path) -> Door:
-        """Open a door to the server at a Unix socket, which need not be there yet."""
-        door = Door(self, UnixAddress(str(socket)))
+    def add(self, socket: Path | None = None) -> Door:
+        """Open a door to the server at a Unix socket, which need not be there yet; without, where
+        :attr:`Door.address` will be.
+        """
+        door = Door(self, None if socket is None else UnixAddress(str(socket)))
         self._doors[_hashed(door.key.reveal().encode())] = door
         return door
 
@@ -73,7 +75,7 @@ class Door:
     ``flights``: those that are in, and those that have left; what they ask isn't looked at.
     """
 
-    def __init__(self, front: Front, address: UnixAddress) -> None:
+    def __init__(self, front: Front, address: UnixAddress | TcpAddress | None) -> None:
         self.key = Secret(secrets.token_hex(32))
         self.address = address
         self.busy = 0
@@ -197,7 +199,7 @@ class _Caller(asyncio.Protocol):
         if door is None:
             self._turn_away("it knows no such key: what this was the key of has ended")
             return
-        if not door.open:
+        if not door.open or door.address is None:
             self._turn_away("it takes no new connections")
             return
         inner = _Inner(self)
@@ -206,7 +208,7 @@ class _Caller(asyncio.Protocol):
                 await connect(door.address, inner)
         except (OSError, TimeoutError) as error:
             reason = getattr(error, "strerror", None) or "no answer in time"
-            self._turn_away(f"its llama-server cannot be reached: {reason}")
+            self._turn_away(f"its server cannot be reached: {reason}")
             return
         if self._transport.is_closing() or not door.open:
             if not inner.transport.is_closing():

@@ -12,30 +12,20 @@ from typing import Final
 
 from gateway.backends.accounts import Accounts
 from gateway.backends.backend import Environment
-from gateway.backends.growth import Growth
-from gateway.backends.logring import LogRing
-from gateway.backends.placement import Placement, Resident
+from gateway.backends.counts import Ended
+from gateway.backends.process import Child
+from gateway.backends.run import End
 from gateway.backends.server_run import ServerRun
 from gateway.backends.speed import Speed
 from gateway.backends.watchdog import DEFAULT_BATCH, Hang, Watchdog
+from gateway.cluster.ca import Credentials
 from gateway.cluster.copying import CopyProgress, Told
 from gateway.cluster.front import Door
 from gateway.cluster.journal import Journal
-from gateway.cluster.told import (
-    Began,
-    Exited,
-    Holds,
-    Loading,
-    NotStarted,
-    Order,
-    Prepared,
-    Ready,
-    ServerState,
-    Stopped,
-    Stopping,
-    Used,
-)
-from gateway.errors import GatewayError
+from gateway.cluster.ordered import Ordered
+from gateway.cluster.parts import Parts, led
+from gateway.cluster.told import PART_LOST, Exited, Loading, Order, Prepared, Ready
+from gateway.errors import BackendError, LoadFailed
 from gateway.tasks import cancel_and_wait, spawn
 from gateway.upstream import Exchange, Fetched, ResponseSink, UpstreamPool, UpstreamRequest
 
@@ -47,8 +37,10 @@ _REPORT, _STEP = 0.5, 0.01
 _SOURCE: Final = {"copying": "from", "hashing": "on"}
 
 
-class Hosted:
+class Hosted(Ordered):
     """The llama-server of one order, at ``socket`` and behind the ``door`` of its gateway."""
+
+    what = "llama-server"
 
     def __init__(
         self,
@@ -59,108 +51,47 @@ class Hosted:
         door: Door,
         socket: Path,
         fetch: Callable[[Told], Awaitable[None]],
+        credentials: Credentials,
     ) -> None:
-        """``fetch`` copies the files that are missing here, and tells how that goes."""
-        self.order = order
-        self.on: Placement = order.on
-        self.ready: Ready | None = None
+        """``fetch`` copies the files that are missing here, and tells how that goes;
+        ``credentials`` are those of this node, for the ways to others that lend it devices.
+        """
+        super().__init__(order, journal, door)
         self._env = environment
         self._accounts = accounts
-        self._journal = journal
-        self._door = door
-        self._socket = socket
-        self._asked = 0
         self._copied: tuple[str, str | None, int | None] | None = None
         self._hung: Hang | None = None
-        journal.add(Began(order.server, order))
-        self._log = LogRing()
-        self._log.listen(lambda: journal.log(order.server, self._log.last))
-        self._run = ServerRun(
-            order.spec, environment, socket, self._log, accounts.without_gpu(order.spec)
-        )
         self._fetch = fetch
-        self._stopping: asyncio.Task[None] | None = None
-        self._serving = spawn(self._serve(), name=f"serve {order.spec.name}")
+        self._parts: Parts | None = None
+        spec, degraded = order.spec, accounts.without_gpu(order.spec)
+        if order.helpers:
+            spec, degraded = led(spec), None
+            self._parts = Parts(spec, order.helpers, credentials, self.kill)
+        self._run = ServerRun(spec, environment, socket, self._log, degraded)
 
     @property
-    def state(self) -> ServerState:
-        """What a gateway that comes later has to know."""
-        return ServerState(self.order, self.ready, tuple(self._log.tail()))
-
-    def tell_use(self) -> None:
-        """Tell whether it has been used since this was called last."""
-        asked = self._door.asked
-        if asked != self._asked or self._door.busy:
-            self._asked = asked
-            self._journal.add(Used(self.order.server))
-
-    @property
-    def connections(self) -> int:
-        """The number of connections that gateways have to it."""
-        return self._door.connections
-
-    @property
-    def resident(self) -> Resident | None:
-        """Its process and its place, as a look at the memory wants them."""
-        child = self._run.child
-        if child is None:
-            return None
-        return Resident(child.pid, self.on, settled=self.ready is not None)
-
-    @property
-    def over(self) -> bool:
-        """Whether nothing of it is left."""
-        return self._serving.done() and (self._stopping is None or self._stopping.done())
-
-    async def over_with(self) -> None:
-        """Return when nothing of it is left, however it ends."""
-        await asyncio.wait([self._serving])
-        if self._stopping is not None:
-            await asyncio.wait([self._stopping])
-
-    def stop(self, patience: float = 0.0) -> asyncio.Future[None]:
-        """End it, whatever it is doing; await that nothing of it is left.
-
-        ``patience``: seconds that connections may take to end, of other gateways of its group.
-        """
-        if self._stopping is None:
-            self._stopping = spawn(self._stop(patience), name=f"stop {self.order.spec.name}")
-        return asyncio.shield(self._stopping)
-
-    def kill(self) -> None:
-        """Kill its process: that is dealt with like any other death."""
-        if (child := self._run.child) is not None:
-            child.kill()
-
-    async def _stop(self, patience: float) -> None:
-        over = self._serving.done()
-        if not over and self.ready is not None and patience:
-            self._journal.add(Stopping(self.order.server))
-            self._door.close_new()
-            idle = spawn(self._door.idle(), name="wait for the last answer")
-            await asyncio.wait(
-                [self._serving, idle], timeout=patience, return_when=asyncio.FIRST_COMPLETED
-            )
-            await cancel_and_wait(idle)
-        await cancel_and_wait(self._serving)
-        await self._clear_away()
-        if not over:
-            self._journal.add(Stopped(self.order.server))
+    def _child(self) -> Child | None:
+        return self._run.child
 
     async def _serve(self) -> None:
         order, run = self.order, self._run
         try:
             await self._prepare()
         except Exception as error:
+            await self._clear_away()
             self._tell_not_started(error, ran=False)
             return
         reports = spawn(self._report(), name=f"report on {order.spec.name}")
         try:
             child = await run.until_ready()
             run.refuse_the_cpu()
-            self.on = await self._accounts.measure(order.spec, child.pid, self.on, run.tuning)
+            if self._parts is None:  # only of a whole model it is known what was measured
+                self.on = await self._accounts.measure(order.spec, child.pid, self.on, run.tuning)
         except Exception as error:
+            broken = self._broken
             await self._clear_away()
+            if broken is not None:
+                error = LoadFailed(broken, detail=str(error), code=PART_LOST)
             self._tell_not_started(error, ran=True)
             return
         finally:
@@ -171,14 +102,19 @@ class Hosted:
         self._journal.add(self.ready)
         watching = [
             spawn(self._guard(child.pid), name=f"guard {order.spec.name}"),
-            spawn(self._weigh(child.pid), name=f"weigh {order.spec.name}"),
+            spawn(
+                self._weigh(child.pid, self._env.growth_interval), name=f"weigh {order.spec.name}"
+            ),
         ]
         try:
             status = await child.wait()
         finally:
             await cancel_and_wait(*watching)
-        end = run.how_it_ended(status, self._hung)
+        end, broken = run.how_it_ended(status, self._hung), self._broken
         await self._clear_away()
+        if broken is not None:
+            lost = BackendError(broken, code=PART_LOST)
+            end = End(lost, Ended.NODE_LOST, counts=False)
         why = end.error
         self._journal.add(
             Exited(
@@ -196,6 +132,9 @@ class Hosted:
         order, accounts = self.order, self._accounts
         if order.offers:
             await self._fetch(self._copies)
+        if self._parts is not None:
+            await self._prepare_parts(self._parts)
+            return
         spec, tuning = order.spec, None
         grant = accounts.grant(spec, order.on, order.taken, shared=order.shared, share=order.share)
         if grant is not None:
@@ -207,6 +146,20 @@ class Hosted:
         await run.prepare(tuning, accounts.flags(spec, self.on))
         self._journal.add(Prepared(order.server, self.on, run.weights, run.degraded))
 
+    async def _prepare_parts(self, parts: Parts) -> None:
+        order, run = self.order, self._run
+        capacity = self._accounts.capacity
+        gpus: list[str] = []
+        if capacity is not None and capacity.machine.gpu:
+            gpus = [device.name for device in capacity.machine.devices]
+        division = await parts.open(self.on, gpus, self._env.llm_storage)
+        await run.prepare(None, division.devices, division.variables)
+        self._journal.add(Prepared(order.server, self.on, run.weights, run.degraded))
+
+    @property
+    def _broken(self) -> str | None:
+        return self._parts.broken if self._parts is not None else None
+
     def _copies(self, progress: CopyProgress) -> None:
         """Tell how far a copy is: the first of what a load does, with a part of its own."""
         part = progress.done / progress.total if progress.total else None
@@ -217,17 +170,6 @@ class Hosted:
             if (word := _SOURCE.get(progress.stage)) is not None and progress.source is not None:
                 stage += f" {word} {progress.source}"
             self._journal.add(Loading(self.order.server, part, stage))
-
-    def _tell_not_started(self, error: Exception, *, ran: bool) -> None:
-        server, spec = self.order.server, self.order.spec
-        if isinstance(error, GatewayError):
-            told = NotStarted(server, error.public, error.detail, error.code, ran)
-        else:
-            if not isinstance(error, OSError):
-                _log.error("starting %s", spec.name, exc_info=error)
-            what = f"the llama-server of {spec.name!r} cannot be started."
-            told = NotStarted(server, what, str(error), "load_failed", ran)
-        self._journal.add(told)
 
     async def _report(self) -> None:
         told = 0.0
@@ -260,21 +202,13 @@ class Hosted:
         _log.error("model %s: its llama-server %s", spec.name, self._hung.what)
         self.kill()
 
-    async def _weigh(self, group: int) -> None:
-        growth = Growth(group, self.on)
-        while True:
-            await asyncio.sleep(self._env.growth_interval)
-            on = await growth.look()
-            growth.worth_telling(on)
-            if on != self.on:
-                self.on = on
-                self._journal.add(Holds(self.order.server, on))
-
     async def _clear_away(self) -> None:
         self.ready = None
         self._door.close()
         await self._run.disconnect()
         await self._run.end()
+        if self._parts is not None:
+            await self._parts.close()
 
 
 class _Watched:

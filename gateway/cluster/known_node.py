@@ -21,6 +21,7 @@ from gateway.cluster.others import Others
 from gateway.cluster.remote_pulls import RemotePulls
 from gateway.cluster.reservations import Reservations
 from gateway.cluster.run import ClusterRun
+from gateway.cluster.spanning import run_of
 from gateway.cluster.told import (
     NODE,
     Batch,
@@ -192,19 +193,17 @@ class KnownNode:
 
     # --- runs ----------------------------------------------------------------------------------
 
-    def run(self, order: Order, log: LogRing) -> ClusterRun:
-        """Return a run that is still to be begun."""
-        run = self._runs[order.server] = ClusterRun(self, order, log)
-        return run
-
-    def adopt(self, state: ServerState, log: LogRing) -> ClusterRun:
-        """Return a run of what runs there already."""
-        assert state.ready is not None
-        order = state.order
-        self._reservations.keep(order.server)
-        run = self._runs[order.server] = ClusterRun(self, order, log, state.ready)
-        for line in state.log:
-            log.append(line)
+    def run(
+        self,
+        order: Order,
+        log: LogRing,
+        helpers: Sequence[ClusterRun] = (),
+        ready: Ready | None = None,
+    ) -> ClusterRun:
+        """Return a run that is still to be begun, or what is ``ready`` there."""
+        if ready is not None:
+            self._reservations.keep(order.server)
+        run = self._runs[order.server] = run_of(self, order, log, helpers, ready)
         return run
 
     async def begin(self, run: ClusterRun) -> None:
@@ -214,7 +213,7 @@ class KnownNode:
             raise Unreachable(self.problem or "it is not up")
         try:
             await self._reservations.reserve(order)
-            if lacks := await self.ask("lacks", order.spec):
+            if not order.lends and (lacks := await self.ask("lacks", order.spec)):
                 sources = self._sources(order.spec, self)
                 run.offers = await offers(sources, self._gateway, order.spec, lacks)
                 order = replace(order, offers=tuple(offer for _, offer in run.offers))
@@ -315,7 +314,10 @@ class KnownNode:
         for server, one in there.items():
             if one.order.gateway != self._gateway or server in self._runs:
                 continue
-            if one.ready is None and self.patience and server not in self._ended:
+            if one.order.lends and server not in self._ended:
+                if not self.patience:  # no other gateway may be about to use it
+                    await self.ask("stop_unused", server)
+            elif one.ready is None and self.patience and server not in self._ended:
                 self._others.note(one)  # another gateway of our group may wait for it
             elif not self._wanted(one):
                 await self._end_unwanted(one)

@@ -29,7 +29,7 @@ from gateway.backends.command import find_program
 from gateway.backends.flags_known import flags_known
 from gateway.backends.machine import Machine, MachineReader
 from gateway.backends.memory import Needs
-from gateway.backends.placement import Card, Demand, Memory
+from gateway.backends.placement import Demand, Memory
 from gateway.backends.process import Records
 from gateway.cluster.ca import Credentials, Request, renew, server_context
 from gateway.cluster.estimated import estimated
@@ -37,12 +37,15 @@ from gateway.cluster.files import Missing, has_files
 from gateway.cluster.front import Front
 from gateway.cluster.hosted import Hosted
 from gateway.cluster.journal import Journal
+from gateway.cluster.lent import Lent
 from gateway.cluster.measured import Measured
 from gateway.cluster.node_files import NodeFiles
 from gateway.cluster.node_pulls import NodePulls
 from gateway.cluster.node_settings import NodeSettings
 from gateway.cluster.node_source import CopyFailed
 from gateway.cluster.offer import Offer
+from gateway.cluster.ordered import Ordered
+from gateway.cluster.rpc_program import NO_RPC, Rpc, rpc_of
 from gateway.cluster.slot_folder import SlotFolders
 from gateway.cluster.told import Batch, Has, NodeState, Order, PullOrder, Stores, reservation
 from gateway.errors import LoadFailed
@@ -52,8 +55,8 @@ from gateway.tasks import cancel_and_wait, spawn, spawn_lasting
 
 _log = logging.getLogger(__name__)
 
-#: Seconds between two looks at the memory, and the bytes by which it must differ to be told.
-_LOOK, _WORTH_TELLING = 15.0, 64 * 2**20
+#: Seconds between two looks at the memory.
+_LOOK = 15.0
 _GRACE = 5.0
 
 
@@ -64,7 +67,7 @@ class Node:
         self.name = name
         self._settings = settings
         self._journal = Journal()
-        self._servers: dict[str, Hosted] = {}
+        self._servers: dict[str, Ordered] = {}
         self._heard: dict[str, float] = {}
         self._asking: Counter[str] = Counter()  # gateways that wait for an event
         self._tasks: list[asyncio.Task[None]] = []
@@ -74,6 +77,7 @@ class Node:
         self._sockets = 0
         self._slot_files = SlotFolders(settings.data_dir / "cache")
         self._has = Has(Memory(), False, {})
+        self._rpc = NO_RPC
         self._runtime = Path()
         self._capacity: Capacity
         self._accounts: Accounts
@@ -143,6 +147,7 @@ class Node:
             self._environment.environ,
             lambda: flags_known(self._program(), self._environment.for_children),
         )
+        self._rpc = await asyncio.to_thread(self._read_rpc)
         self._see()
         await self._files.open()
         self._tasks = [
@@ -170,6 +175,9 @@ class Node:
             return find_program(self._settings.llama_server, self._environment.environ)
         except LoadFailed:
             return ()
+
+    def _read_rpc(self) -> Rpc:
+        return rpc_of(self._program(), self._environment.for_children)
 
     # --- what gateways ask ---------------------------------------------------------------------
 
@@ -250,7 +258,10 @@ class Node:
         await self._files.take_back(offer)
 
     async def start(self, order: Order) -> None:
-        """Begin to start a llama-server. An order that has been carried out changes nothing."""
+        """Begin to start a llama-server, or an rpc-server.
+
+        An order that has been carried out changes nothing.
+        """
         self._hear(order.gateway)
         if order.server in self._servers:
             return
@@ -263,15 +274,23 @@ class Node:
             metrics=order.metrics,
             slot_saves=self._slot_files.of(order.gateway) if order.slots else None,
         )
-        server = self._servers[order.server] = Hosted(
-            order,
-            environment,
-            self._accounts,
-            self._journal,
-            front.add(socket),
-            socket,
-            partial(self._files.fetch, order.spec, order.offers, self._credentials[order.gateway]),
-        )
+        server: Ordered
+        if order.lends:
+            server = Lent(order, environment, self._journal, front, self.name, self._program())
+        else:
+            credentials = self._credentials[order.gateway]
+            server = Hosted(
+                order,
+                environment,
+                self._accounts,
+                self._journal,
+                front.add(socket),
+                socket,
+                partial(self._files.fetch, order.spec, order.offers, credentials),
+                credentials,
+            )
+        self._servers[order.server] = server
+        server.begin()
         spawn(self._follow(order.server, server), name=f"follow {order.spec.name}")
 
     async def pull(self, order: PullOrder) -> None:
@@ -295,12 +314,18 @@ class Node:
         if (found := self._servers.get(server)) is not None:
             await found.stop(patience)
 
+    async def stop_unused(self, server: str) -> None:
+        """End an rpc-server if no llama-server is connected to it."""
+        found = self._servers.get(server)
+        if isinstance(found, Lent) and found.unused:
+            await found.stop()
+
     async def kill(self, server: str) -> None:
         """Kill the process of a llama-server."""
         if (found := self._servers.get(server)) is not None:
             found.kill()
 
-    async def _follow(self, name: str, server: Hosted) -> None:
+    async def _follow(self, name: str, server: Ordered) -> None:
         await server.over_with()
         del self._servers[name]
         self._changed.set()
@@ -335,6 +360,7 @@ class Node:
             self._changed.clear()
             residents = [one.resident for one in self._servers.values()]
             await self._accounts.look([one for one in residents if one is not None])
+            self._rpc = await asyncio.to_thread(self._read_rpc)
             self._see()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_LOOK):
@@ -345,12 +371,11 @@ class Node:
 
     def _see(self) -> None:
         """Tell what there is, if that is worth it."""
-        memory, gpu = self._capacity.memory, self._capacity.machine.gpu
-        before = self._has
-        if before.gpu is gpu and _alike(before.memory, memory):
-            return
-        self._has = Has(memory, gpu, self._capacity.report())
-        self._journal.add(self._has)
+        capacity = self._capacity
+        has = Has(capacity.memory, capacity.machine.gpu, capacity.report(), self._rpc)
+        if not has.alike(self._has):
+            self._has = has
+            self._journal.add(has)
 
 
 def copied_as(missing: Missing) -> str:
@@ -358,18 +383,3 @@ def copied_as(missing: Missing) -> str:
     if missing.copied_as is None:
         raise CopyFailed(missing.why or "a file is missing", code="not_copied")
     return missing.copied_as
-
-
-def _alike(one: Memory, other: Memory) -> bool:
-    cards, others = _cards(one), _cards(other)
-    return cards.keys() == others.keys() and all(
-        card.size == others[name].size
-        and abs(card.left - others[name].left) < _WORTH_TELLING
-        and (card.hope is None) is (others[name].hope is None)
-        for name, card in cards.items()
-    )
-
-
-def _cards(memory: Memory) -> dict[str, Card]:
-    ram = () if memory.ram is None else (memory.ram,)
-    return {card.name: card for card in (*memory.cards, *ram)}

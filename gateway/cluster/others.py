@@ -41,7 +41,7 @@ class Others:
     def hear(self, event: object, group: str) -> ServerState | None:
         """Take an event of one of ``group``; returns it if it is ready now."""
         match event:
-            case Began() if event.order.gateway == group:
+            case Began() if event.order.gateway == group and not event.order.lends:
                 self._loading[event.server] = event.order
             case Stopping() | NotStarted() | Exited() | Stopped():
                 self._loading.pop(event.server, None)

@@ -11,6 +11,7 @@ from typing import Any, Final, Protocol
 from gateway.backends.counts import Ended
 from gateway.backends.fallback import GPU_REQUIRED, gpu_required
 from gateway.backends.logring import LogRing
+from gateway.backends.nodes import on_node
 from gateway.backends.placement import Placement
 from gateway.backends.run import NODE_LOST, NODE_UNREACHABLE, End
 from gateway.backends.tuning import Tuning
@@ -19,6 +20,7 @@ from gateway.cluster.link import Unreachable
 from gateway.cluster.told import (
     Event,
     Exited,
+    Helper,
     Holds,
     Loading,
     Logged,
@@ -30,7 +32,7 @@ from gateway.cluster.told import (
     Stopping,
     Used,
 )
-from gateway.errors import BackendError, LoadFailed
+from gateway.errors import BackendError, GatewayError, LoadFailed
 from gateway.tasks import spawn
 from gateway.upstream import TcpAddress, UpstreamPool
 
@@ -106,6 +108,21 @@ class ClusterRun:
         """What all gateways call it."""
         return self.order.server
 
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """The nodes that it is on."""
+        return (self.node,)
+
+    @property
+    def held(self) -> Placement:
+        """What it has of their devices, as the scheduler calls them."""
+        return on_node(self.node, self.on)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended, or is lost."""
+        return self._over or self._lost is not None
+
     # --- the start -----------------------------------------------------------------------------
 
     async def prepare(self, tuning: Tuning | None, devices: tuple[str, ...]) -> None:
@@ -113,18 +130,34 @@ class ClusterRun:
         if self._adopted:
             return
         try:
+            await self._begin()
+            await self._until(lambda: self._prepared or self._ready is not None)
+        except GatewayError:
+            await self.end()
+            raise
+        finally:
+            self.stage = self.progress = None
+            if self.offers:
+                spawn(self._there.take_back(self), name=f"take back {self.order.spec.name}")
+
+    async def lend(self) -> Helper:
+        """Have the node lend its devices: it is to help another one."""
+        await self._begin()
+        await self._until(lambda: self._ready is not None)
+        assert self._ready is not None
+        there = self._there
+        return Helper(
+            self.node, self.on, there.host, there.port, there.server_name, self._ready.key
+        )
+
+    async def _begin(self) -> None:
+        try:
             await self._there.begin(self)
             self.begun = True
         except Unreachable as error:
             self._over = True  # if it is there after all, it is ended when the node is heard again
             await self._there.forget(self)
             raise self._away(error) from error
-        try:
-            await self._until(lambda: self._prepared or self._ready is not None)
-        finally:
-            self.stage = self.progress = None
-            if self.offers:
-                spawn(self._there.take_back(self), name=f"take back {self.order.spec.name}")
 
     async def until_ready(self) -> RemoteChild:
         """Return when it answers."""
@@ -157,7 +190,7 @@ class ClusterRun:
             if (failed := self._failed) is not None:
                 raise LoadFailed(failed.message, detail=failed.detail, code=failed.code)
             if self._lost is not None or self._exited is not None:
-                error = self.how_it_ended(_GONE, None).error
+                error = self.how_it_ended(None, None).error
                 raise LoadFailed(error.public, detail=error.detail, code=error.code)
             await self._news.wait()
 
@@ -233,7 +266,7 @@ class ClusterRun:
 
     # --- the end -------------------------------------------------------------------------------
 
-    def how_it_ended(self, status: int, hung: Hang | None) -> End:
+    def how_it_ended(self, status: int | None, hung: Hang | None) -> End:
         """Return how its process ended, as its node has told."""
         if (told := self._exited) is not None:
             error = BackendError(told.message, detail=told.detail, code=told.code)

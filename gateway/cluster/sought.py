@@ -46,9 +46,14 @@ class SoughtRun:
         return self._found.name if self._found is not None else ""
 
     @property
-    def on(self) -> Placement:
-        """What it has of that node's devices."""
-        return self._found.on if self._found is not None else ()
+    def nodes(self) -> tuple[str, ...]:
+        """The nodes that it is on."""
+        return self._found.nodes if self._found is not None else ()
+
+    @property
+    def held(self) -> Placement:
+        """What it has of their devices, as the scheduler calls them."""
+        return self._found.held if self._found is not None else ()
 
     @property
     def child(self) -> RemoteChild | None:

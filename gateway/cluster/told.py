@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.backends.counts import Ended
-from gateway.backends.placement import Memory, Placement
+from gateway.backends.placement import Card, Memory, Placement
 from gateway.backends.pulls import PullWish
 from gateway.backends.tuning import Tuning
 from gateway.cluster.offer import Offer
+from gateway.cluster.rpc_program import NO_RPC, Rpc
 from gateway.models.local_model import LocalModel
 from gateway.secret import Secret
 
+#: The ``code`` of the end of a llama-server that has lost what another node has lent to it.
+PART_LOST = "part_lost"
+#: The bytes of free memory by which a node must differ from what it has told.
+_WORTH_TELLING = 64 * 2**20
 #: The Ray namespace of all our actors.
 NAMESPACE = "llm-gateway"
 #: The name of the actor that knows the nodes.
@@ -53,6 +58,21 @@ def reservation(gateway: str, server: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class Helper:
+    """A node that lends devices to the llama-server of another one: ``on``, by its own names.
+
+    ``host``, ``port`` and ``server_name`` are of its front, where ``key`` leads to the rpc-server.
+    """
+
+    node: str
+    on: Placement
+    host: str = ""
+    port: int = 0
+    server_name: str = ""
+    key: Secret = field(default_factory=lambda: Secret(""))
+
+
+@dataclass(frozen=True, slots=True)
 class Order:
     """An order to start a llama-server for ``spec``.
 
@@ -61,6 +81,8 @@ class Order:
     :meth:`Accounts.grant`. ``metrics``: whether it keeps some.
     ``offers``: where files can be copied from that it lacks. ``slots``: whether its slots can be
     emptied, and written to files there, as only its gateway asks for.
+    ``helpers``: the nodes whose devices it uses beside its own. ``lends``: what is to be started is
+    an rpc-server, for such a llama-server on another node.
     """
 
     server: str
@@ -74,6 +96,8 @@ class Order:
     metrics: bool = False
     offers: tuple[Offer, ...] = ()
     slots: bool = False
+    helpers: tuple[Helper, ...] = ()
+    lends: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,11 +222,32 @@ class Holds:
 
 @dataclass(frozen=True, slots=True)
 class Has:
-    """What a node has, and what is free of it. ``report``: as :meth:`Capacity.report` makes it."""
+    """What a node has, and what is free of it. ``report``: as :meth:`Capacity.report` makes it.
+
+    ``rpc``: what it can do for a model that spans machines.
+    """
 
     memory: Memory
     gpu: bool
     report: dict[str, Any]
+    rpc: Rpc = NO_RPC
+
+    def alike(self, other: Has) -> bool:
+        """Return whether nothing differs that is worth telling."""
+        if (self.gpu, self.rpc) != (other.gpu, other.rpc):
+            return False
+        cards, others = _cards(self.memory), _cards(other.memory)
+        return cards.keys() == others.keys() and all(
+            card.size == others[name].size
+            and abs(card.left - others[name].left) < _WORTH_TELLING
+            and (card.hope is None) is (others[name].hope is None)
+            for name, card in cards.items()
+        )
+
+
+def _cards(memory: Memory) -> dict[str, Card]:
+    ram = () if memory.ram is None else (memory.ram,)
+    return {card.name: card for card in (*memory.cards, *ram)}
 
 
 @dataclass(frozen=True, slots=True)

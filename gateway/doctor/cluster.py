@@ -33,3 +33,5 @@ def warnings(settings: Settings, catalog: Catalog) -> Iterator[str]:
             yield f"{spec.name}: nodes has no effect: there is no cluster in gateway.yaml"
         if spec.replicas > 1:
             yield f"{spec.name}: replicas has no effect: there is no cluster in gateway.yaml"
+        if spec.machines > 1:
+            yield f"{spec.name}: machines has no effect: there is no cluster in gateway.yaml"

@@ -205,6 +205,7 @@ ENTRY: Final = schema_of_all(
         _each_once("node"),
     ),
     replicas=key(int, "a whole number from 1 to 64", ge=1, le=64),
+    machines=key(int, "a whole number from 1 to 16", ge=1, le=16),
     description=key(str | None, "a text"),
     meta=key(META, "an object: displayName, unlisted, capabilities"),
     set_params=key(SetParams, SET_PARAMS, is_json),
@@ -234,6 +235,16 @@ PARAMS_OF_REMOTE: Final = tuple(field.name for field in fields(RemoteParams))
 #: The keys that have no meaning without ``url``.
 ONLY_REMOTE: Final = tuple(
     name for name in ENTRY.model_fields if name in _REMOTE - _LOCAL - {"url"}
+)
+
+
+#: What divides a model among devices, as flags and as variables of llama-server.
+_DIVIDING: Final = frozenset(
+    """-dev --device -ts --tensor-split -sm --split-mode -mg --main-gpu -ngl --gpu-layers
+    --n-gpu-layers -ot --override-tensor -cmoe --cpu-moe -ncmoe --n-cpu-moe --rpc -fit --fit
+    LLAMA_ARG_DEVICE LLAMA_ARG_TENSOR_SPLIT LLAMA_ARG_SPLIT_MODE LLAMA_ARG_MAIN_GPU
+    LLAMA_ARG_N_GPU_LAYERS LLAMA_ARG_OVERRIDE_TENSOR LLAMA_ARG_CPU_MOE LLAMA_ARG_N_CPU_MOE
+    LLAMA_ARG_RPC LLAMA_ARG_FIT""".split()
 )
 
 
@@ -271,11 +282,26 @@ def _misplaced_if_remote(entry: Any) -> Iterator[tuple[str, str, str | None]]:
 
 
 def _misplaced_if_local(entry: Any) -> Iterator[tuple[str, str, str | None]]:
+    if entry.machines > 1:
+        yield from _misplaced_if_spanning(entry)
     if entry.params.model is None:
         yield "params.model", "is missing (or url, for a model that other servers have)", None
     for name in ONLY_REMOTE:
         if _says(entry, name):
             yield to_camel(name), "is only for models with url", None
+
+
+def _misplaced_if_spanning(entry: Any) -> Iterator[tuple[str, str, str | None]]:
+    """The gateway itself says what goes to which machine."""
+    if entry.replicas > 1:
+        yield "replicas", "cannot stand beside machines: it is one or the other", None
+    named = [arg.partition("=")[0].replace("_", "-") for arg in entry.extra_args]
+    flags = [name for name in named if name in _DIVIDING]
+    variables = [name for name in entry.env if name in _DIVIDING]
+    for where, names in (("extraArgs", flags), ("env", variables)):
+        if names:
+            what = f"cannot have {names[0]} beside machines: the gateway divides the model"
+            yield where, what, None
 
 
 def _says(entry: Any, name: str) -> bool:

@@ -84,7 +84,7 @@ _WITHOUT_EFFECT: Mapping[str, tuple[str, str]] = MappingProxyType(
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LocalModel(Model):
     """An entry without ``url``. ``memory`` in bytes. ``nodes``: where it may run, by name; none:
-    anywhere.
+    anywhere. ``machines``: how many of them it may span, if it fits on none.
     """
 
     ours: ClassVar[bool] = True
@@ -100,6 +100,7 @@ class LocalModel(Model):
     require_gpu: bool = False
     nodes: tuple[str, ...] = ()
     replicas: int = 1
+    machines: int = 1
 
     def process_identity(self) -> tuple[object, ...]:
         """Return what the llama-server process is made from."""

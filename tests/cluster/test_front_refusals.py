@@ -164,7 +164,7 @@ async def test_plain_text_is_refused_and_others_go_on(attic: Attic) -> None:
 async def test_a_server_that_is_not_there_is_a_connection_that_failed(attic: Attic) -> None:
     door = attic.front.add(attic.folder / "nobody.sock")
     pool = pool_for(attic.address(door))
-    with pytest.raises(ConnectFailed, match="its llama-server cannot be reached: No such file"):
+    with pytest.raises(ConnectFailed, match="its server cannot be reached: No such file"):
         await pool.fetch(UpstreamRequest("GET", "/"), timeout=5)
     await pool.close()
     assert (door.connections, door.busy) == (0, 0)

@@ -70,9 +70,11 @@ def test_ray_client_is_more_than_ray(tmp_path: Path, ray: Any) -> None:
 
 
 def test_what_needs_a_cluster_is_warned_of_without_one(tmp_path: Path) -> None:
-    warnings = "\n".join(found(tmp_path, ENTRIES).warnings)
+    big = {"big": {"params": {"model": "gone.gguf"}, "machines": 2}}
+    warnings = "\n".join(found(tmp_path, ENTRIES | big).warnings)
     assert "attic: nodes has no effect: there is no cluster in gateway.yaml" in warnings
     assert "here: replicas has no effect" in warnings
+    assert "big: machines has no effect" in warnings
     assert "has no effect" not in "".join(
         found(tmp_path / "two", ENTRIES, cluster={"engine": "ray"}).warnings
     )

@@ -240,5 +240,10 @@ def test_a_model_may_be_for_some_machines_and_several_times() -> None:
     plain = parse_catalog(json.dumps({"m": {"params": {"model": "x"}}})).models["m"]
     assert isinstance(plain, LocalModel)
     assert (plain.nodes, plain.replicas) == ((), 1)
+    assert plain.machines == 1
+    entry = {"params": {"model": "x"}, "nodes": ["attic"], "machines": 3}
+    big = parse_catalog(json.dumps({"m": entry})).models["m"]
+    assert isinstance(big, LocalModel)
+    assert big.machines == 3
     # Where it may run is no reason to end it where it runs.
     assert spec.process_identity() == plain.process_identity()

@@ -130,6 +130,8 @@ def test_wrong_value_in_params_is_told_with_the_allowed_ones(key: str, value: An
         ("nodes", [""]),
         ("replicas", 0),
         ("replicas", 65),
+        ("machines", 0),
+        ("machines", 17),
         ("preload", "x"),
         ("personalities", ["teacher"]),
         ("aliases", 5),
@@ -146,6 +148,23 @@ def test_wrong_value_beside_params_is_told_by_its_key(
         parse_catalog(json.dumps({"m": {"params": {"model": "x"}} | {key: value}}))
     (problem,) = caught.value.problems
     assert problem.key in (f"m.{key}", f"m.{key}.0")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("replicas", 2),
+        ("extraArgs", ["--tensor-split", "3,1"]),
+        ("extraArgs", ["--n_gpu_layers=80"]),
+        ("extraArgs", ["-ot", "exps=CPU"]),
+        ("env", {"LLAMA_ARG_RPC": "10.0.0.1:50052"}),
+    ],
+)
+def test_a_model_that_may_span_machines_is_divided_by_the_gateway(key: str, value: Any) -> None:
+    parse_catalog(json.dumps({"m": {"params": {"model": "x"}, key: value}}))  # else it may
+    found = problems_in(machines=2, **{key: value})
+    assert set(found) == {key}
+    assert "beside machines" in found[key]
 
 
 @pytest.mark.parametrize("label", ["none", "None", " NONE ", "", " "])

@@ -53,6 +53,7 @@ const MEMBERS: Readonly<Record<Exclude<Group, "advanced" | "idle">, readonly str
     "requireGpu",
     "nodes",
     "replicas",
+    "machines",
     "params.threads",
     "params.threadsBatch",
     "params.batchSize",

@@ -54,6 +54,7 @@ export const modelEntry = {
     requireGpu: "Only with a GPU",
     nodes: "Only on these machines",
     replicas: "Copies",
+    machines: "Machines it may span",
     mlock: "Keep in RAM",
     noMmap: "Read the file, don't map it",
     batchSize: "Batch size",
