@@ -60,11 +60,12 @@ class Reservations:
         if memory.ram is not None:
             cards = (*cards, memory.ram)
         sizes = {card.name: card.size for card in cards}
-        # What is too big for all there is may try: Ray would never give it so much.
+        # What is too big for all there is may try. Ray would never give it so much, nor all there
+        # is where another gateway has a little of it: it gets what it takes once that is known.
         return {
-            resource(self._node, name): min(size, sizes.get(name, size)) // _MIB
+            resource(self._node, name): size // _MIB
             for name, size in order.on
-            if size >= _MIB
+            if _MIB <= size <= sizes.get(name, size)
         } or {resource(self._node, "node"): 0.001}
 
     async def give_back(self, server: str) -> None:

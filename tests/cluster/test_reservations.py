@@ -47,9 +47,12 @@ async def test_what_is_unloaded_while_ray_is_away_ends_when_it_is_back(
         assert len(machines.reserved) == len(pids(machines)) == 1
 
 
-async def test_what_is_reserved_is_what_was_taken(machines: Machines, own: Path) -> None:
+@pytest.mark.parametrize("memory", [2**30, 2**50])  # one that may only try
+async def test_what_is_reserved_is_what_was_taken(
+    machines: Machines, own: Path, memory: int
+) -> None:
     await machines.start("attic")
-    spec = machines.box.spec("a", nodes=("attic",), memory=2**30)
+    spec = machines.box.spec("a", nodes=("attic",), memory=memory)
     async with gateway_of(machines, spec, folder=own) as (scheduler, cluster):
         await up(cluster, "attic")
         await scheduler.load("a")
