@@ -186,7 +186,10 @@ def client_context(credentials: Credentials) -> ssl.SSLContext:
 
 
 def renew(context: ssl.SSLContext, credentials: Credentials) -> None:
-    """Show a new certificate from now on; open connections go on with the old one. Blocks."""
+    """Show a new certificate from now on, and trust its authorities, too; open connections go on
+    with the old one. Blocks.
+    """
+    context.load_verify_locations(cadata=credentials.authorities.decode("ascii"))
     with _readable(credentials) as file:
         context.load_cert_chain(file)
 
@@ -195,7 +198,6 @@ def _context(protocol: ssl._SSLMethod, credentials: Credentials) -> ssl.SSLConte
     context = ssl.SSLContext(protocol)
     context.minimum_version = ssl.TLSVersion.TLSv1_3  # both ends are ours
     context.verify_flags |= ssl.VERIFY_X509_STRICT
-    context.load_verify_locations(cadata=credentials.authorities.decode("ascii"))
     context.set_alpn_protocols(["http/1.1"])
     renew(context, credentials)
     return context

@@ -160,6 +160,22 @@ async def test_the_next_gateway_finds_what_this_one_has_left(machines: Machines,
         assert await gone(kept)
 
 
+async def test_a_gateway_with_a_new_authority_is_let_in(machines: Machines, own: Path) -> None:
+    """The old one's files are gone; its identity is still there."""
+    await machines.start("attic")
+    spec = machines.box.spec("a", nodes=("attic",))
+    async with gateway_of(machines, spec, folder=own) as (scheduler, cluster):
+        await up(cluster, "attic")
+        assert await answer(scheduler) == 200
+        before = pids(machines)
+    for file in own.glob("ca-*.pem"):
+        file.unlink()
+    async with gateway_of(machines, spec, folder=own) as (scheduler, _):
+        await in_state(scheduler, "a", State.READY)
+        assert await answer(scheduler) == 200
+        assert pids(machines) == before
+
+
 async def test_what_no_gateway_asks_for_any_more_ends(machines: Machines, own: Path) -> None:
     await machines.start("attic", orphan_after=0.5)
     spec = machines.box.spec("a", nodes=("attic",))
