@@ -33,7 +33,9 @@ MISSING = next((n for n in ("initdb", "postgres", "pg_dump") if not program(n)),
 class PostgresServer:
     """A server that can be stopped and started; :meth:`new_database` makes a database in it."""
 
-    def __init__(self) -> None:
+    def __init__(self, address: str = "127.0.0.1") -> None:
+        """``address``: where it listens, and whose network of 256 addresses may connect."""
+        self._address = address
         # Not below pytest's folder, which is closed to the user that it runs as: never root.
         self._folder = Path(tempfile.mkdtemp(prefix="gateway-postgres-"))
         self.port = free_port()
@@ -62,6 +64,8 @@ class PostgresServer:
             capture_output=True,
             cwd="/",
         )
+        with (self._data / "pg_hba.conf").open("a") as rules:
+            rules.write(f"host all all {address}/24 scram-sha-256\n")
 
     def _as_its_user(self, name: str, *arguments: str) -> list[str]:
         """The command for one of its programs: never as root, and gone with this process."""
@@ -71,7 +75,7 @@ class PostgresServer:
     def start(self) -> None:
         """Start it, and wait until it answers."""
         settings = {
-            "listen_addresses": "127.0.0.1",
+            "listen_addresses": self._address,
             "port": self.port,
             "unix_socket_directories": self._folder,
             "fsync": "off",
@@ -109,7 +113,7 @@ class PostgresServer:
 
     def url(self, database: str, *, password: str = _QUOTED) -> str:
         """The URL of a database."""
-        return f"postgresql://gateway:{password}@127.0.0.1:{self.port}/{database}"
+        return f"postgresql://gateway:{password}@{self._address}:{self.port}/{database}"
 
     def new_database(self) -> str:
         """Make an empty database, and return its URL."""

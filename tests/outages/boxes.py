@@ -17,6 +17,8 @@ from typing import IO
 
 _CLONE_NEWNET = 0x40000000  # <linux/sched.h>
 _BRIDGE = "switch"
+#: The address of this process among the machines.
+BRIDGE = "10.88.0.1"
 #: What is process 1 there: it only waits for orphans.
 _INIT = """
 import os, signal
@@ -45,7 +47,7 @@ def leave_the_network() -> None:
     # With an address of its own: else it has that of one of its cables, and another one when that
     # is unplugged, so that nothing of the machines reaches us until they ask for it again.
     _ip("link", "add", _BRIDGE, "address", "02:00:00:00:00:01", "type", "bridge")
-    _ip("address", "add", "10.88.0.1/24", "dev", _BRIDGE)
+    _ip("address", "add", f"{BRIDGE}/24", "dev", _BRIDGE)
     _ip("link", "set", _BRIDGE, "up")
 
 

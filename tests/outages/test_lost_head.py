@@ -9,7 +9,7 @@ import pytest
 from gateway.tasks import spawn
 from tests.outages.town import Town
 
-pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(300, func_only=True)]
 
 
 @pytest.mark.parametrize("how", ["killed", "without power"])

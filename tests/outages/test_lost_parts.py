@@ -11,7 +11,7 @@ import pytest
 
 from tests.outages.town import Town
 
-pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(300, func_only=True)]
 
 
 async def test_the_llama_server_dies(town: Town) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from tests.outages.town import Town
 
-pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(300, func_only=True)]
 
 
 async def test_the_real_llama_server_answers_from_a_node(town: Town) -> None:

@@ -1,0 +1,192 @@
+"""Two gateways on two machines, behind one name: one PostgreSQL database, one set of nodes."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import signal
+import socket
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import aiohttp
+import pytest
+import pytest_asyncio
+from aiohttp.abc import AbstractResolver, ResolveResult
+
+from tests.outages.boxes import BRIDGE
+from tests.outages.town import LONG, NODES, Town, scripted
+from tests.postgres import MISSING, PostgresServer
+
+pytestmark = [
+    pytest.mark.asyncio(loop_scope="session"),
+    pytest.mark.timeout(300, func_only=True),
+    pytest.mark.skipif(MISSING is not None, reason=f"PostgreSQL's {MISSING} is not installed"),
+]
+
+_PORT = 8081
+
+
+class OneName(AbstractResolver):
+    """A name with an address for each gateway, as DNS has it."""
+
+    def __init__(self, addresses: list[str]) -> None:
+        self._addresses = addresses
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        return [
+            ResolveResult(
+                hostname=host,
+                host=address,
+                port=port,
+                family=socket.AF_INET,
+                proto=0,
+                flags=socket.AI_NUMERICHOST,
+            )
+            for address in self._addresses
+        ]
+
+    async def close(self) -> None:
+        pass
+
+
+class Pair:
+    """The gateways: ``one`` beside the head, ``two`` on a machine that has joined."""
+
+    def __init__(self, town: Town) -> None:
+        self.town = town
+        self.boxes = {"one": town.hub, "two": town.house}
+        self.running: dict[str, subprocess.Popen[str]] = {}
+        self.key = ""
+        self.session: aiohttp.ClientSession
+
+    async def open(self, url: str) -> None:
+        town = self.town
+        models = {
+            "plain": scripted(town.folder),
+        }
+        for name, box in self.boxes.items():
+            town.configure(name, box, models, port=_PORT, store={"url": url})
+        self.running["one"] = await town.serve(town.hub, "one")
+        self.key = await town.key_of_first_start("one", self.running["one"])
+        addresses = [box.address for box in self.boxes.values()]
+        self.session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(resolver=OneName(addresses), use_dns_cache=False),
+            timeout=aiohttp.ClientTimeout(total=LONG),
+        )
+        await self.sees_the_nodes("one")
+        shutil.copytree(town.folder / "one/data/cluster", town.folder / "two/data/cluster")
+        self.running["two"] = await town.serve(town.house, "two")
+        await self.sees_the_nodes("two")
+
+    async def close(self) -> None:
+        await self.session.close()
+        for name in self.running:
+            await self.kill(name, signal.SIGTERM)
+
+    async def kill(self, name: str, number: signal.Signals = signal.SIGKILL) -> None:
+        words = f"/{name}/conf/gateway.yaml"
+        if self.boxes[name].processes(words):
+            self.boxes[name].kill_process(words, number)
+        await asyncio.to_thread(self.running[name].wait, 60)
+
+    def request(
+        self, method: str, path: str, *, by: str = "", key: str = "", **options: Any
+    ) -> Any:
+        """A request ``by`` one of them, or by the name of both."""
+        host = self.boxes[by].address if by else "llm.example"
+        headers = {"Authorization": f"Bearer {key or self.key}"}
+        url = f"http://{host}:{_PORT}{path}"
+        return self.session.request(method, url, headers=headers, **options)
+
+    async def json(self, method: str, path: str, **options: Any) -> Any:
+        async with self.request(method, path, **options) as response:
+            return await response.json()
+
+    async def chat(self, model: str, *said: str, by: str = "", key: str = "") -> int:
+        roles = ("user", "assistant")
+        messages = [{"role": roles[i % 2], "content": text} for i, text in enumerate(said)]
+        body = {"model": model, "messages": messages or [{"role": "user", "content": "hi"}]}
+        path = "/v1/chat/completions"
+        async with self.request("POST", path, by=by, key=key, json=body) as response:
+            await response.read()
+            return int(response.status)
+
+    async def model(self, name: str, by: str) -> Any:
+        models = (await self.json("GET", "/admin/models", by=by))["models"]
+        return next(model for model in models if model["name"] == name)
+
+    async def ready(self, name: str, by: str, copies: int = 1) -> None:
+        async with asyncio.timeout(LONG):
+            while True:
+                model = await self.model(name, by)
+                if model["state"] == "ready" and len(model["nodes"]) == copies:
+                    return
+                await asyncio.sleep(0.1)  # no route tells of it
+
+    async def sees_the_nodes(self, name: str) -> None:
+        async with asyncio.timeout(LONG):
+            while True:
+                nodes = (await self.json("GET", "/admin/nodes", by=name))["nodes"]
+                if {node["name"] for node in nodes if node["up"]} >= set(NODES):
+                    return
+                await asyncio.sleep(0.1)  # no route tells of it
+
+    async def left(self, key: str, requests: int, by: str) -> None:
+        """Wait until one of them says that a key has so many requests left."""
+        said: Any = None
+        async with asyncio.timeout(20):
+            while said != requests:
+                known = await self.json("GET", "/key", by=by, key=key)
+                said = known["left"]["rpm"]["left"] if "left" in known else None
+                await asyncio.sleep(0.05)  # no route tells of it
+
+    async def unload(self, name: str, by: str) -> None:
+        async with self.request("POST", "/unloadModel", by=by, params={"model": name}) as response:
+            assert response.status == 200, await response.text()
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    server = PostgresServer(BRIDGE)
+    try:
+        server.start()
+        yield server.new_database()
+    finally:
+        server.remove()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def pair(standing: Town, url: str) -> AsyncIterator[Pair]:
+    made = Pair(standing)
+    try:
+        await made.open(url)
+        yield made
+    finally:
+        await made.close()
+
+
+async def test_any_of_them_answers_with_the_same_llama_server(town: Town, pair: Pair) -> None:
+    assert await pair.chat("plain") == 200
+    for name in pair.boxes:
+        await pair.ready("plain", name)
+        assert await pair.chat("plain", by=name) == 200
+    assert [model for model, _ in town.llama_servers()] == ["plain"]
+    await pair.unload("plain", "two")
+    for name in pair.boxes:
+        assert (await pair.model("plain", name))["state"] == "stopped"
+    assert town.llama_servers() == []
+
+
+async def test_a_key_and_its_limit_are_of_both(pair: Pair) -> None:
+    body = {"name": "phone", "limits": {"rpm": 2}}
+    key = (await pair.json("POST", "/admin/keys", by="one", json=body))["key"]
+    await pair.left(key, 2, by="two")
+    for _ in range(2):
+        assert await pair.chat("plain", by="one", key=key) == 200
+    await pair.left(key, 0, by="two")
+    assert await pair.chat("plain", by="two", key=key) == 429
+    await pair.unload("plain", "one")
