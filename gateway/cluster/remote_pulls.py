@@ -46,6 +46,8 @@ class RemotePull:
         self._told: Mapping[str, Any] = {"stage": "waiting"}
         self._news = asyncio.Event()
         self.over = False
+        #: Whether it is over for us because its node could not be heard: it may go on there.
+        self.lost = False
 
     async def follow(self, told: Told) -> Mapping[str, Any]:
         """Tell how it goes; returns the last that there is to tell."""
@@ -75,6 +77,7 @@ class RemotePull:
         if not self.over:
             error = {"message": f"its node {self.node!r} {why}", "code": _LOST}
             self.hear({"stage": "failed", "error": error})
+            self.lost = True
 
 
 class RemotePulls:
@@ -128,8 +131,8 @@ class RemotePulls:
         told = dict(event.told)
         told["entry"] = event.entry
         pull = self._pulls.get(event.pull)
-        if pull is None or (pull.over and told["ended"] is None):  # a lost one is there again
-            if pull is None and _settled(event):
+        if pull is None or pull.lost:  # one that was lost is there again
+            if _settled(event):
                 return
             pull = RemotePull(node, event.pull, event.wish, event.created)
             self._pulls[event.pull] = pull

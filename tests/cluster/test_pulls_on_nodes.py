@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from gateway.cli import main
+from gateway.cluster.link import Unreachable
 from gateway.models.paths import resolve_model_path
 from tests.api.test_pulls import begun, children, seen
 from tests.cluster.gateways import cluster_of
@@ -219,6 +220,37 @@ async def test_a_pull_ends_with_its_node(
     assert (status, told["error"]["code"]) == (503, "cluster_unreachable")
     assert "the node 'cellar' is away" in told["error"]["message"]
     assert (await running.json("DELETE", f"/admin/pulls/{id_}"))[0] == 200
+
+
+async def test_what_has_come_while_the_node_was_not_heard_is_entered(
+    running: Running,
+    machines: Machines,
+    server: HubServer,
+    entries: Callable[[], dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    server.holds = [1000]
+    id_ = await begun(running, NAME, node="attic", name="tiny")
+    await seen(running, id_, "downloading")
+    call, away = machines.call, True
+
+    async def cut(actor: str, method: str, *arguments: Any) -> Any:
+        if away and actor == "node/attic":
+            raise Unreachable("ActorDiedError: cut off", final=True)
+        return await call(actor, method, *arguments)
+
+    monkeypatch.setattr(machines, "call", cut)
+    server.stopping.set()  # it lets go, and is asked for the rest
+    server.stopping.clear()
+    assert (await seen(running, id_, "failed"))["error"]["code"] == "node_lost"
+    await asyncio.to_thread(wait_until, lambda: not children(), 60, "the end of the pull")
+    assert entries() == {}
+    away = False
+    async with asyncio.timeout(30):
+        while "tiny" not in entries():
+            await asyncio.sleep(0.05)  # a file tells nobody
+    _, told = await running.json("GET", "/admin/pulls")
+    assert [(one["id"], one["name"]) for one in told["pulls"]] == [(id_, "tiny")]
 
 
 async def test_a_pull_ends_when_its_gateway_is_gone_for_good(
