@@ -28,6 +28,8 @@ from gateway.tasks import spawn
 
 _log = logging.getLogger(__name__)
 
+UNREADABLE = "it runs another version of the gateway: install the same one on all machines"
+
 
 class Driver:
     """What is asked of ``ray``, which is joined; answers go to ``writer``."""
@@ -61,7 +63,11 @@ class Driver:
                 error = cause
             self.tell(number, (type(error).__name__, str(error)), None)
         else:
-            self.tell(number, None, value)
+            try:
+                self.tell(number, None, value)
+            except Exception as error:  # it lacks what our own classes have
+                _log.warning("an answer cannot be read: %s", error)
+                self.tell(number, ("Unreadable", UNREADABLE), None)
 
     # --- operations ----------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from gateway.backends.process import launcher
 from gateway.cluster.frames import packed, receive
-from gateway.cluster.ray_command import variables
+from gateway.cluster.ray_command import WORK_FOLDER, variables
 from gateway.cluster.token import known_token
 from gateway.errors import GatewayError
 from gateway.tasks import cancel_and_wait, spawn
@@ -173,6 +173,7 @@ class Link:
             process = await asyncio.create_subprocess_exec(
                 *launcher(),
                 sys.executable,
+                "-P",
                 "-m",
                 "gateway.cluster.driver",
                 self._address,
@@ -180,6 +181,7 @@ class Link:
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.STDOUT,
                 env={**os.environ, **variables(token)},
+                cwd=WORK_FOLDER,
                 start_new_session=True,
             )
         had = False

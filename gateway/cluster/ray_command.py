@@ -23,6 +23,10 @@ LONGEST_FOLDER: Final = 43
 STARTED: Final = "Ray runtime started."
 #: The least that Ray takes for objects, of which ours are small.
 _OBJECTS: Final = 75 * 2**20
+#: Where programs are started that join Ray: it has what they start import from their folder, too,
+#: on every machine, and before anything else. In a clone of ours, for example, that would not be
+#: the program that was installed.
+WORK_FOLDER: Final = "/"
 #: Nothing here is read by what runs models: :func:`gateway.backends.command.inherited` leaves it
 #: to Ray.
 _VARIABLES: Final[Mapping[str, str]] = {

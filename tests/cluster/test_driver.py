@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from gateway.cluster.driver import Driver
+from gateway.cluster.driver import UNREADABLE, Driver
 from gateway.cluster.frames import receive
 from gateway.cluster.link import why_silent
 
@@ -38,6 +38,31 @@ async def test_what_to_look_at_where_a_node_is_not_in_the_cluster() -> None:
     assert (number, kind) == (7, "ValueError")
     assert "`llm-gateway node join`" in text
     assert "actor" not in text
+    for end in (writer, own):
+        end.close()
+        await end.wait_closed()
+
+
+class _OfAnotherVersion:
+    """What can't be written down: an object that lacks what its class has here."""
+
+    def __reduce__(self) -> str:
+        raise AttributeError("'NodeState' object has no attribute 'pulls'")
+
+
+async def test_an_answer_of_another_version_is_no_silence() -> None:
+    class Node:
+        class ask:
+            @staticmethod
+            async def remote(method: str) -> _OfAnotherVersion:
+                return _OfAnotherVersion()
+
+    ours, other = socket.socketpair()
+    _, writer = await asyncio.open_connection(sock=other)
+    reader, own = await asyncio.open_connection(sock=ours)
+    Driver(writer, ray_with(lambda *_: Node)).take(7, "call", ("node/attic", "state", ()))
+    async with asyncio.timeout(10):
+        assert await receive(reader) == (7, ("Unreadable", UNREADABLE), None)
     for end in (writer, own):
         end.close()
         await end.wait_closed()
