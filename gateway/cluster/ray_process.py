@@ -80,11 +80,15 @@ class RayProcess:
             await asyncio.wait([started, ended], timeout=_START, return_when="FIRST_COMPLETED")
         finally:
             unlisten()
+            late = not ended.done()
             await cancel_and_wait(started, ended)
             if not up.is_set():
                 await self.stop()
         if not up.is_set():
-            raise CannotJoin(f"Ray doesn't start: {self.last_words()}")
+            what = (
+                f" within {_START:g} s: has this machine too much to do? It wrote" if late else ""
+            )
+            raise CannotJoin(f"Ray doesn't start{what}: {self.last_words()}")
 
     async def wait(self) -> str:
         """Return when it has ended, with what it wrote last."""

@@ -133,6 +133,16 @@ async def test_why_ray_does_not_start_is_told(tmp_path: Path, program: str, word
         await process.start()
 
 
+async def test_a_ray_that_does_not_start_in_time_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.cluster.ray_process._START", 0.5)
+    command = ("/bin/sh", "-c", "echo Local node IP: 10.0.0.1; exec sleep 60")
+    process = RayProcess(command, dict(os.environ), "attic", tmp_path / "ray")
+    with pytest.raises(CannotJoin, match=r"within 0\.5 s: has this machine too much to do\?"):
+        await process.start()
+
+
 async def test_what_ray_has_started_ends_with_it(tmp_path: Path) -> None:
     started = f"sleep 300 & echo $! >{tmp_path}/pid; setsid sleep 301 & echo $! >{tmp_path}/other"
     script = f"{started}; echo '{ray_command.STARTED}'; wait"
