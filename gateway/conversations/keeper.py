@@ -63,13 +63,17 @@ class Conversations:
         self.expected: Callable[[str], Awaitable[Iterable[Expected]]] | None = None
         #: Returns what an operator wrote for a model's personality, as far as it is still that.
         self.written: Callable[[str, str], Written] = lambda model, name: NOTHING_WRITTEN
-        self.close = self._shelf.close
         self.report = self._shelf.report
 
     async def open(self) -> None:
         """Take the folder, and find what is there. Without one everything else goes on."""
         await self._shelf.open()
         self.ahead.open()
+
+    async def close(self) -> None:
+        """Wait until everything is written, or emptied, and let go of the folder."""
+        await self._unsaved.written()
+        await self._shelf.close()
 
     @property
     def folder(self) -> Path | None:
