@@ -30,6 +30,7 @@ def nodes_report(nodes: Nodes | None) -> list[dict[str, Any]]:
             "host": node.host,
             "version": node.version,
             "gpu": node.gpu,
+            "no_rpc": node.no_rpc,
             "devices": list(node.devices),
             "models": list(node.servers),
         }

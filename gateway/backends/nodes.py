@@ -37,7 +37,8 @@ class NodeStatus:
     """One node as reports for administrators show it.
 
     ``drained``: it takes no more models. ``problem``: why it isn't up. ``devices``: as
-    :meth:`Capacity.report` has them. ``servers``: the models that this gateway runs there.
+    :meth:`Capacity.report` has them. ``no_rpc``: why it can't lead models that span machines, or
+    lend devices to them. ``servers``: the models that this gateway runs there.
     """
 
     name: str
@@ -47,6 +48,7 @@ class NodeStatus:
     host: str
     version: str
     gpu: bool
+    no_rpc: str | None
     devices: tuple[Mapping[str, Any], ...]
     servers: tuple[str, ...]
 

@@ -37,6 +37,8 @@ def add_list(parser: argparse.ArgumentParser) -> None:
             "nodes[].host": "its address",
             "nodes[].version": "of llm-gateway there",
             "nodes[].gpu": "whether it has a GPU that its llama-server can use",
+            "nodes[].no_rpc": "why it can't lead models that span machines, or can't lend devices "
+            "to them, or null",
             "nodes[].devices": "with bytes in all, free, and for models",
             "nodes[].models": "names of the models that the gateway runs there",
         },

@@ -144,6 +144,7 @@ class KnownNode:
             self.host,
             self.version,
             self.has.gpu,
+            self.has.rpc.problem,
             tuple(self.has.report.get("devices", ())),
             tuple(run.order.spec.name for run in self._runs.values()),
         )

@@ -83,6 +83,7 @@ async def test_nodes_are_listed_with_what_they_have_and_run(running: Running) ->
     there = (await nodes(running))[where]
     assert there["models"] == ["m"]
     assert (there["up"], there["drained"], there["problem"]) == (True, False, None)
+    assert "llama-server" in there["no_rpc"]  # the scripted one has none
     (device,) = there["devices"]
     assert device["name"] == "RAM"
     assert 0 < device["for_models"] <= device["total"]
