@@ -12,11 +12,8 @@ from multidict import istr
 from gateway.conversations.beginning import links_in, links_of
 from gateway.conversations.chain import (
     NOTHING_WRITTEN,
-    UNUSUAL,
     Wish,
-    short_wish,
     wish_in,
-    wish_of,
 )
 from gateway.conversations.turn import Turn
 from gateway.pipeline.request_context import RequestContext
@@ -41,18 +38,20 @@ def turn_of(
     sent: bytes,
     body: Mapping[str, Any],
     format: MessageFormat,
-) -> Turn | Stray:
+) -> Turn:
     """Return what places ``call`` in a slot, whose small body, ``sent``, was parsed to ``body``."""
-    owner, name = context.principal.key_id, context.personality
-    size = len(sent)
-    if size < conversations.maybe_short and conversations.is_short(body, size):
-        return _of_wish(conversations, short_wish(body), owner, sent, call.answers)
-    if not UNUSUAL.isdisjoint(body):
-        written = NOTHING_WRITTEN if name is None else conversations.written(call.model, name)
-        wish = wish_of(body, conversations.chains, format.name, owner, written)
-        return _of_wish(conversations, wish, owner, sent, call.answers)
-    model, answers = call.model, call.answers
-    return Turn(conversations, owner, sent, answers, None, body, format.name, model, name)
+    turn = Turn()
+    turn.within = conversations
+    turn.owner = context.principal.key_id
+    turn.sent = sent
+    turn.answers = call.answers
+    turn.body = body
+    turn.format = format.name
+    turn.model = call.model
+    turn.personality = context.personality
+    # Not all in one line: of more than three a tuple would be made first.
+    turn.slots = turn.wish = turn.stray = None
+    return turn
 
 
 def _of_wish(

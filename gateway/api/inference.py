@@ -108,14 +108,14 @@ class JsonRoute:
         """
         prepare = self.prepare if is_small(raw) else self._prepare_aside
         call = await prepare(context, raw, queried)
-        if (conversations := context.services.conversations) is not None and self._takes_slot:
-            if self._generates:
-                if call.turn is None and call.renamed is None:
+        if (conversations := context.services.conversations) is not None:
+            if call.turn is None and call.renamed is None and self._takes_slot:
+                if self._generates:
                     call.turn = await turn_aside(conversations, context, call, self._format)
-                if CACHE in request.headers:
-                    heed(request.headers, call.turn)
-            elif call.renamed is None:
-                call.turn = conversations.stray(context.principal.key_id)
+                else:
+                    call.turn = conversations.stray(context.principal.key_id)
+            if CACHE in request.headers:
+                heed(request.headers, call.turn)
         return call
 
     async def prepare(

@@ -55,7 +55,7 @@ async def clear(
         await slots.emptying.of_others(slot, owner, taken=False)
     for slot in free:
         if not slot.busy:
-            slot.inside = owner  # from now on
+            slot.have(owner)  # from now on
 
 
 class Chosen:

@@ -18,9 +18,9 @@ class Hits:
     tokens: int = 0
     seconds: float = 0.0
 
-    def count(self, tokens: int, seconds: float) -> None:
-        """One more has spared so many tokens, which would have taken so long."""
-        self.hits += 1
+    def count(self, tokens: int, seconds: float, hits: int = 1) -> None:
+        """One more, or so many, have spared these tokens, which would have taken so long."""
+        self.hits += hits
         self.tokens += tokens
         self.seconds += seconds
 
@@ -39,10 +39,23 @@ class Counts:
     not_private: str | None = None  # why a key may notice what another one asked; of models
 
 
+@dataclass(slots=True)
+class Live:
+    """Hits of what was live in slots, and their tokens, which are yet to be counted."""
+
+    hits: int = 0
+    tokens: int = 0
+
+
 class Tally:
-    """The counts of each model, and of each key."""
+    """The counts of each model, and of each key.
+
+    Most requests are hits of what is live in a slot. They only add to what :meth:`live` returns,
+    until somebody reads the counts and has it gathered before.
+    """
 
     def __init__(self) -> None:
+        self._live: dict[tuple[str, str, str], Live] = defaultdict(Live)
         self.models: dict[str, Counts] = defaultdict(Counts)
         self.keys: dict[str, Counts] = defaultdict(Counts)
 
@@ -52,6 +65,21 @@ class Tally:
         """A request of the key ``owner``, if that is known, was spared so many tokens."""
         for counts in self._of(model, owner):
             (counts.disk if restored else counts.slot).count(tokens, seconds)
+
+    def live(self, model: str, fingerprint: str, owner: str) -> Live:
+        """Return where hits are noted of ``owner``'s conversations, live in such a process."""
+        return self._live[model, fingerprint, owner]
+
+    def gather(self, seconds: Callable[[str, int], float]) -> None:
+        """Count what was noted; ``seconds`` returns how long such a process takes to compute so
+        many tokens.
+        """
+        for (model, fingerprint, owner), live in self._live.items():
+            if live.hits:
+                spared = seconds(fingerprint, live.tokens)
+                for counts in self._of(model, owner):
+                    counts.slot.count(live.tokens, spared, live.hits)
+                live.hits = live.tokens = 0
 
     def transferred(self, model: str, owner: str, *, read: int = 0, written: int = 0) -> None:
         """So many bytes of ``owner``'s conversations were read or written."""

@@ -45,7 +45,7 @@ class Emptying:
             await asyncio.shield(emptying)
 
     async def _empty_alone(self, slot: Slot, owner: str, taken: bool) -> None:
-        async with slot.lock:
+        async with slot.alone():
             asks = slot.asker == owner if taken else not slot.busy  # or it was given up meanwhile
             if asks and slot.is_anothers(owner):
                 slot.forget()
@@ -53,7 +53,7 @@ class Emptying:
                     await self._empty(slot.number)
                 except GatewayError:
                     return  # the process has gone: so will be found by who sends the request
-                slot.inside = NOBODY
+                slot.have(NOBODY)
 
     async def _empty(self, number: int) -> None:
         pool = self._backend.pool

@@ -7,56 +7,85 @@ better, this says nothing.
 
 from __future__ import annotations
 
-from bisect import bisect_right, insort
-from typing import Final
+from bisect import bisect_right
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Final, Generic, Protocol, TypeVar
 
 #: Begins no request, and every request: the bounds of a slot of which nothing is of use to any, and
 #: of one of which nobody knows to which it would be.
 NOTHING: Final = b"\0"
 ANYTHING: Final = b""
+#: Comes behind all others in their order, and begins no request: no JSON has such a byte.
+_LAST: Final = b"\xff"
 
 
-class Bounds:
-    """Of each slot what begins with all that is in it, or will be when it is free: the bytes of a
-    request, or of its beginning.
+class Bounded(Protocol):
+    """A slot. ``bound``: what begins with all that is in it, or will be when it is free: the bytes
+    of a request, or of its beginning.
     """
 
-    def __init__(self) -> None:
-        self._of: list[bytes] = []
-        self._ordered: list[bytes] = []
+    bound: bytes
 
-    def insert(self, place: int) -> None:
-        """Have one more, at ``place``, of a slot in which nothing was yet."""
-        self._of.insert(place, NOTHING)
-        insort(self._ordered, NOTHING)
 
-    def change(self, place: int, bound: bytes) -> None:
-        """Have another one at ``place``."""
-        of, ordered = self._of, self._ordered
-        del ordered[ordered.index(of[place])]
-        insort(ordered, bound)
-        of[place] = bound
+BoundedT = TypeVar("BoundedT", bound=Bounded)
 
-    def place_of(self, sent: bytes) -> int | None:
-        """Return whose bound is the longest beginning of what is ``sent``, if there is one, and
-        none goes on from there: then no other slot has more of it. There has to be a slot.
+
+class Bounds(Generic[BoundedT]):
+    """Those of ``slots``, in order.
+
+    ``apart``: none begins another. Then a bound may get longer without being put in order anew:
+    what begins with it begins with no other, be they longer or not. So :meth:`changed` is to be
+    called for every other change.
+    """
+
+    def __init__(self, slots: Sequence[BoundedT]) -> None:
+        self._slots = slots
+        #: In order, as they were when that was made; and whose each is. What is on the way of
+        #: every request looks at these itself, see :meth:`find`.
+        self.ordered: list[bytes] = [_LAST]
+        self.whose: list[BoundedT | None] = [None]
+        self.apart = False
+
+    def changed(self) -> None:
+        """Some bound is another one, and not only longer; or there is a slot more."""
+        self.apart = False
+
+    def _put_in_order(self) -> None:
+        whose = sorted(self._slots, key=_bound_of)
+        ordered = [slot.bound for slot in whose]
+        self.apart = ordered[:1] != [ANYTHING] and not any(
+            later.startswith(bound) and bound != NOTHING for bound, later in pairwise(ordered)
+        )
+        self.ordered, self.whose = [*ordered, _LAST], [*whose, None]
+
+    def find(self, sent: bytes) -> BoundedT | None:
+        """Return the slot whose bound is the longest beginning of what is ``sent``, if there is
+        one, and none goes on from there: then no other slot has more of it.
         """
+        if self.apart:
+            slot = self.whose[bisect_right(self.ordered, sent) - 1]
+            return slot if slot is not None and sent.startswith(slot.bound) else None
+        self._put_in_order()
         # What goes on from a bound comes behind it in the order, before all others. So if there is
         # anything between it and what is sent, or next to that, there it is.
-        ordered = self._ordered
+        ordered = self.ordered
         after = bisect_right(ordered, sent)
         begin = ordered[after - 1]
-        if not ordered[0] or not sent.startswith(begin):
-            return None
-        if after < len(ordered) and ordered[after].startswith(begin):
-            return None
-        return self._of.index(begin)
+        if sent.startswith(begin) and ordered[0] and not ordered[after].startswith(begin):
+            return self.whose[after - 1]
+        return None
 
-    def place_with(self, text: bytes) -> int | None:
-        """Return whose bound begins with ``text``, if only one does."""
-        ordered = self._ordered
+    def with_all_of(self, text: bytes) -> BoundedT | None:
+        """Return the slot whose bound begins with ``text``, if only one does, and with more."""
+        self._put_in_order()
+        ordered = self.ordered
         at = bisect_right(ordered, text)
         if not ordered[0] or ordered[at - 1] == text:
             return None
-        following = [bound for bound in ordered[at : at + 2] if bound.startswith(text)]
-        return self._of.index(following[0]) if len(following) == 1 else None
+        following = [one for one in ordered[at : at + 2] if one.startswith(text)]
+        return self.whose[at] if len(following) == 1 else None
+
+
+def _bound_of(slot: Bounded) -> bytes:
+    return slot.bound

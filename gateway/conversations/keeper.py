@@ -19,7 +19,7 @@ from gateway.conversations.shared import SHARED
 from gateway.conversations.shelf import Shelf
 from gateway.conversations.slots import ConversationSlots
 from gateway.conversations.stray import Stray
-from gateway.conversations.turn import Turn
+from gateway.conversations.turn import Turn, turn_of_wish
 from gateway.plurals import counted
 from gateway.private_files import make_folder
 from gateway.tasks import spawn
@@ -100,7 +100,7 @@ class Conversations:
         ``answers``: so many are wanted, each of which takes a slot; the first has all of its
         prompt.
         """
-        return Turn(self, owner, sent, answers, wish)
+        return turn_of_wish(self, owner, sent, answers, wish)
 
     def stray(self, owner: str, count: int = 1) -> Stray:
         """Return what sees to a request, of the key ``owner``, whose ``count`` slots llama-server

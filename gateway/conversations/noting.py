@@ -83,6 +83,8 @@ class Noting:
                 self.recognised = said.recognised
             tokens = prompt + completion
             slot.hold(chain, owner, prompt=prompt, tokens=tokens, said=said, bound=bound)
+            if said is not None:
+                slot.live = self._shelf.tally.live(self._model, self._fingerprint, owner)
             slot.unsaved = bool(chain.links)
             self.learn(prompt - cached, seconds)
             self.count(owner, cached, restored=slot.restored)

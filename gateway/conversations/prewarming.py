@@ -183,14 +183,14 @@ class Prewarming:
             whole = slot.chain.common(chain.links) == len(chain.links)  # it has only to be cut off
             if not whole:
                 await self._owner.emptying.of_others(slot, owner, taken=True)
-                slot.inside = owner
+                slot.have(owner)
             slot.forget()
             # llama-server looks only between batches whether somebody still waits for an answer.
             step = len(tokens) if whole else self._step()
             for end in (*range(step, len(tokens), step), len(tokens)):
                 asked = {"prompt": tokens[:end], "n_predict": 0, "id_slot": slot.number}
                 await self._ask("/completion", {**asked, "cache_prompt": True}, _LONG)
-                slot.inside = owner
+                slot.have(owner)
             await self._owner.save_opening(slot, chain, wanted.owner, len(tokens))
             if wanted.prefix.tools:
                 self._make_place(wanted)
@@ -222,7 +222,7 @@ class Prewarming:
             common = chain.size(slot.chain.common(chain.links))
             return self._loses(slot, chain), -common, bool(slot.chain.links), slot.last_used
 
-        spare = [slot for slot in self._slots if not slot.lock.locked()]
+        spare = [slot for slot in self._slots if not slot.locked]
         return min(spare, key=order, default=None)
 
     def _loses(self, slot: Slot, chain: Chain) -> bool:

@@ -9,7 +9,7 @@ something else is to have their slot.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import orjson
 
@@ -25,14 +25,15 @@ class Recognised:
     told of that before its messages aside, which its bytes begin with.
 
     ``before``: what else of it makes its prompt; ``names``: those of its ``fields``, so many;
-    ``end``: what stands behind its messages. ``chain``: that of its first ``counted`` messages,
-    which are ``size`` bytes of it.
+    ``end``: what stands behind its messages, from ``cut`` on. ``chain``: that of its first
+    ``counted`` messages, which are ``size`` bytes of it.
     """
 
     __slots__ = (
         "before",
         "chain",
         "counted",
+        "cut",
         "end",
         "fields",
         "format",
@@ -54,7 +55,8 @@ class Recognised:
         size: int,
     ) -> None:
         self.owner, self.format = owner, format
-        self.before, self.names, self.fields, self.end = before, names, len(names), end
+        self.before, self.names, self.fields = before, names, len(names)
+        self.end, self.cut = end, -len(end)
         self.chain, self.counted, self.size = chain, counted, size
         #: The number of changes to what is saved after which nothing was that goes on with it.
         self.none_longer = -1
@@ -77,7 +79,8 @@ class Recognised:
         if end is None:
             return None
         made = self.with_chain(self.chain, self.counted, self.size)
-        made.names, made.fields, made.end = [*body], len(body), end
+        made.names, made.fields = [*body], len(body)
+        made.end, made.cut = end, -len(end)
         return made
 
     def text_in(self, sent: bytes, body: Mapping[str, Any], owner: str, format: str) -> bytes:
@@ -95,23 +98,33 @@ class Recognised:
         return self.with_chain(chain, messages, size)
 
 
+class MakesChains(Protocol):
+    """What makes the chains of requests."""
+
+    @property
+    def chains(self) -> Chains: ...
+
+
 class Said:
     """What a request of the key ``owner`` said: ``sent`` to llama-server, in that ``format``.
 
     ``recognised``: by what the next one of its conversation is known, if it is. ``text``: all up
     to the end of its messages, once its answer is complete.
+
+    It has no constructor, since that would cost more than all else here: who makes one sets
+    ``within``, ``owner``, ``sent`` and ``format``, and has it :meth:`know` its chain or
+    :meth:`follow` another.
     """
 
-    __slots__ = ("_chain", "_chains", "format", "owner", "recognised", "sent", "text")
+    __slots__ = ("_chain", "format", "owner", "recognised", "sent", "text", "within")
 
+    within: MakesChains
+    owner: str
+    sent: bytes
+    format: str
     text: bytes
     recognised: Recognised
     _chain: Chain | None
-
-    def __init__(self, chains: Chains, owner: str, sent: bytes, format: str) -> None:
-        self._chains = chains
-        self.owner, self.sent, self.format = owner, sent, format
-        self._chain = None
 
     @property
     def base(self) -> Chain:
@@ -135,7 +148,7 @@ class Said:
         known = self.recognised
         sent = self.sent or self.text + known.end
         messages = orjson.loads(sent)[MESSAGES[self.format]]
-        chain = self._chain = self._chains.longer(known.chain, messages[known.counted :])
+        chain = self._chain = self.within.chains.longer(known.chain, messages[known.counted :])
         self.recognised = known.with_chain(chain, len(messages), len(sent) - len(known.end))
         return chain
 

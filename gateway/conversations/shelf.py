@@ -374,10 +374,12 @@ class Shelf:
 
     def of_model(self, model: str) -> Spared | None:
         """Return what is saved of ``model`` and was spared; ``None``: nothing yet."""
+        self.tally.gather(self.seconds)
         return spared(self._index.of_models.get(model), self.tally.models.get(model))
 
     async def report(self) -> CacheReport:
         """Return what is saved of everything, and was spared."""
+        self.tally.gather(self.seconds)
         index, budget = self._index, await self._budget() if self.usable else 0
         return CacheReport(
             folder=str(self._files.folder),

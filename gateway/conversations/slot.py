@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
 from typing import Final
 
 from gateway.conversations.chain import NO_CHAIN, Chain
+from gateway.conversations.counts import Live
 from gateway.conversations.going_on import ANYTHING, NOTHING, Bounds
 from gateway.conversations.index import Saved
 from gateway.conversations.place import SlotView
@@ -24,22 +26,24 @@ _MORE: Final = b""
 class Slot:
     """What is in one slot. ``prompt`` and ``tokens``: of the last request, where it told them.
 
-    ``first_used`` is called when it is taken for the first time. From then on the slot's ``place``
-    is that in ``bounds``, where it says what begins with all that is in it, or will be: the bytes
-    of a request, or of its beginning.
+    ``first_used`` is called when it is taken for the first time. ``bound``: what begins with all
+    that is in it, or will be: the bytes of a request, or of its beginning; one of ``bounds``.
     """
 
     def __init__(
         self,
         number: int,
         first_used: Callable[[Slot], None] | None = None,
-        bounds: Bounds | None = None,
+        bounds: Bounds[Slot] | None = None,
     ) -> None:
         self.number = number
         self._first_used = first_used
-        self.place = -1
-        self._bounds = Bounds() if bounds is None else bounds
-        self.bound = NOTHING  # of what is in it, where no request is
+        #: What a request names that goes on here, if there are several.
+        self.named: int | None = None
+        self._bounds = Bounds([self]) if bounds is None else bounds
+        self.bound = self.left = NOTHING  # the second: where no request is
+        #: What was said of what is in it, if the next request of that may have it at once.
+        self.ready: Said | None = None
         self.busy = False
         self.seen: SlotView | None = None  # made anew when it changes, and somebody looks
         self._coming = NO_CHAIN
@@ -49,11 +53,13 @@ class Slot:
         #: What was said of what is in it, if that is remembered; else what is known of it.
         self.said: Said | None = None
         self.held = NO_CHAIN
+        #: Where hits of that are noted, while it is remembered.
+        self.live = Live()
         #: The key whose prompt llama-server may have in it, whatever is known of that otherwise.
         self.inside = NOBODY
         self.restored = False  # something was read back into it for that request
         self.others: tuple[Slot, ...] = ()  # that its request has besides
-        self.lock = asyncio.Lock()  # held while it is saved or restored
+        self._lock = asyncio.Lock()
         self.last_used = 0.0
         self.unsaved = False
         self.read_back: Saved | None = None  # from which all that is in it was
@@ -111,6 +117,11 @@ class Slot:
         """Whether there is only what conversations have in common, as far as that is known."""
         return len(self.chain.links) <= self.chain.shared
 
+    def have(self, inside: str) -> None:
+        """Have what the key ``inside`` has asked in it; see :attr:`inside`."""
+        self.inside = inside
+        self.settle()
+
     def is_anothers(self, owner: str) -> bool:
         """Return whether there may be in it what another key than ``owner`` has asked."""
         return self.inside not in (NOBODY, owner)
@@ -148,14 +159,39 @@ class Slot:
         self.told = tokens > 0
         self.seen = None
         opening = len(chain.links) <= chain.shared  # that every conversation begins with
-        self.bound = NOTHING if opening else bound if said is None else said.text
+        self.left = NOTHING if opening else bound if said is None else said.text
         if not self.busy:
-            self.show(self.bound)
+            self.show(self.left)
+        self.settle()
 
     def show(self, bound: bytes) -> None:
         """Let ``bound`` begin with all that is in it, or will be."""
-        if self.place >= 0:
-            self._bounds.change(self.place, bound)
+        self.bound = bound
+        self._bounds.changed()
+
+    def settle(self) -> None:
+        """See whether it is :attr:`ready`, after any change to that."""
+        said = self.said
+        if said is not None and (self.busy or self.locked or said.owner != self.inside):
+            said = None
+        self.ready = said
+
+    @property
+    def locked(self) -> bool:
+        """Whether it is being saved, restored or emptied."""
+        return self._lock.locked()
+
+    @asynccontextmanager
+    async def alone(self) -> AsyncGenerator[None]:
+        """Have it for oneself, to save, restore or empty it: no request that comes now takes it
+        without a wait.
+        """
+        try:
+            async with self._lock:
+                self.ready = None
+                yield
+        finally:
+            self.settle()
 
     def take(self, chain: Chain, owner: str) -> None:
         """Be busy with a request of ``owner`` with ``chain``."""
@@ -163,10 +199,11 @@ class Slot:
             self._first_used(self)
             self._first_used = None
         self.busy, self._coming, self.asker, self.restored = True, chain, owner, False
-        self.asking = self.seen = None
+        self.asking = self.seen = self.ready = None
         self.show(NOTHING if len(chain.links) <= chain.shared else ANYTHING)
 
     def release(self) -> None:
         """Be busy no more."""
         self.busy, self.asking, self.restored, self.seen = False, None, False, None
-        self.show(self.bound)
+        self.show(self.left)
+        self.settle()

@@ -15,23 +15,22 @@ class SlotTable:
     """
 
     def __init__(self, count: int) -> None:
-        self.bounds = Bounds()
-        self.bounds.insert(0)
+        self.to_look_at: list[Slot] = []
+        self.bounds = Bounds(self.to_look_at)
         self._unused = [
             Slot(number, self._first_used, self.bounds) for number in reversed(range(count))
         ]
         self.all = self._unused[::-1]
-        self.to_look_at: list[Slot] = self._unused[-1:]
+        if count > 1:
+            for slot in self.all:
+                slot.named = slot.number
+        self.to_look_at += self._unused[-1:]
 
     def _first_used(self, slot: Slot) -> None:
         """``slot`` is used for the first time."""
         self._unused.remove(slot)  # at its end, as a rule
         if slot not in self.to_look_at:  # it was asked for by its number
-            slot.place = len(self.to_look_at) - 1
-            self.to_look_at.insert(slot.place, slot)
-            self.bounds.insert(slot.place)
-            return
-        slot.place = len(self.to_look_at) - 1
-        if self._unused:
+            self.to_look_at.insert(len(self.to_look_at) - 1, slot)
+        elif self._unused:
             self.to_look_at.append(self._unused[-1])
-            self.bounds.insert(slot.place + 1)
+        self.bounds.changed()

@@ -72,8 +72,9 @@ class ConversationSlots:
         self.emptying = Emptying(backend, shelf)
         self.prewarming = Prewarming(self, self.all, self._queue, shelf)
         self.noting = Noting(self.model, fingerprint, len(self.all), shelf, self.prewarming)
-        #: Whether there is more than one.
+        #: Whether there is more than one, and else that one.
         self.several = len(self.all) > 1
+        self.only = None if self.several else self.all[0]
 
     @property
     def current(self) -> bool:
@@ -98,12 +99,8 @@ class ConversationSlots:
         if (last := self.noting.recognised) is None:
             return None
         text = last.text_in(sent, body, owner, format)
-        place = self.bounds.place_with(text) if text else None
-        if place is None:
-            return None
-        slot = self.to_look_at[place]
-        said = slot.said
-        if said is None or slot.busy or slot.inside != owner or slot.lock.locked():
+        slot = self.bounds.with_all_of(text) if text else None
+        if slot is None or (said := slot.ready) is None:
             return None
         known = said.recognised
         if (known.owner, known.format, known.end) != (owner, format, last.end):
@@ -124,12 +121,12 @@ class ConversationSlots:
         if placing is None or placing.restore:
             return None
         slot = self.all[placing.slot]
-        if slot.lock.locked() or (slot.unsaved and self._loses(slot, placing)):
+        if slot.locked or (slot.unsaved and self._loses(slot, placing)):
             return None
         if slot.is_anothers(owner):
             return None
         slot.take(chain, owner)
-        slot.inside = owner
+        slot.have(owner)
         return slot
 
     async def acquire(
@@ -151,10 +148,10 @@ class ConversationSlots:
             for other in slot.others:
                 await self.save(other, self.backend.pool, in_danger=True, taken=True)
                 await self.emptying.of_others(other, owner, taken=True)
-                other.inside = owner
+                other.have(owner)
             promised = await self._make_ready(slot, chain, given.placing)
             await self.emptying.of_others(slot, owner, taken=True)
-            slot.inside = owner
+            slot.have(owner)
             return slot, promised
         except BaseException:
             self.free(slot)
@@ -171,8 +168,8 @@ class ConversationSlots:
             restoring = spawn(self._restore_for(slot, chain), name=name)
             self.shelf.keep_track(restoring)
             return await asyncio.shield(restoring)
-        if slot.lock.locked():  # its last request was given up while it was saved or restored
-            async with slot.lock:
+        if slot.locked:  # its last request was given up while it was saved or restored
+            async with slot.alone():
                 pass
         return None
 
@@ -181,7 +178,7 @@ class ConversationSlots:
 
         It goes on when its request is given up: whoever tries again finds it done.
         """
-        async with slot.lock:
+        async with slot.alone():
             found = self.shelf.longest(self.fingerprint, chain)
             taken = slot.coming is not chain  # by another one: it was given up before this began
             if taken or found is None:
@@ -256,7 +253,7 @@ class ConversationSlots:
         """The request with ``chain`` that took ``slot`` is in ``chosen``, which nobody has."""
         chosen.forget()
         chosen.take(chain, slot.asker)
-        chosen.inside = slot.asker
+        chosen.have(slot.asker)
         slot.chosen = False
         self.free(slot)
 
@@ -277,7 +274,7 @@ class ConversationSlots:
         """Whatever is in idle slots may be anybody's."""
         for slot in self.all:
             if not slot.busy:
-                slot.inside = UNKNOWN
+                slot.have(UNKNOWN)
 
     def end(self) -> None:
         """Nothing that is in them now is to be saved: it fits no process that there will be."""
@@ -346,7 +343,7 @@ class ConversationSlots:
                 slot.timer = None
         ending = [slot.ending for slot in self.all if slot.ending is not None]
         idle = [slot for slot in self.all if not slot.busy or slot.ending is not None]
-        left = [slot for slot in idle if slot.unsaved or slot.lock.locked()]  # being saved
+        left = [slot for slot in idle if slot.unsaved or slot.locked]  # being saved
         left = [slot for slot in left if slot.tokens >= self.shelf.min_tokens]
         limit = min(limit, sum(self._seconds(slot.tokens) for slot in left))
         try:
@@ -373,6 +370,6 @@ class ConversationSlots:
         await asyncio.shield(saving)
 
     async def _save_alone(self, slot: Slot, pool: Upstream, in_danger: bool, taken: bool) -> None:
-        async with slot.lock:
+        async with slot.alone():
             if slot.unsaved and (taken or not slot.busy):
                 await self._transfers.save(slot, pool, in_danger=in_danger)

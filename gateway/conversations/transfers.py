@@ -142,7 +142,7 @@ class Transfers:
             shelf.drop(saved)
             return False
         slot.hold(saved.chain, saved.owner, prompt=saved.promised, tokens=saved.tokens)
-        slot.inside = NOBODY if saved.owner == SHARED else saved.owner
+        slot.have(NOBODY if saved.owner == SHARED else saved.owner)
         slot.read_back, slot.reading = saved, time.perf_counter() - began
         shelf.used(saved)
         return True

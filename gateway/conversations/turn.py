@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import time
+from bisect import bisect_right
 from collections.abc import Mapping
 from functools import partial
+from time import monotonic, perf_counter
 from typing import Any, Final, Protocol
 
 import orjson
@@ -16,18 +17,21 @@ from gateway.conversations.chain import (
     NO_CHAIN,
     NO_WISH,
     NOTHING_WRITTEN,
+    UNUSUAL,
     Chains,
     Wish,
+    short_wish,
     wish_of,
 )
 from gateway.conversations.chosen import Chosen, prepare
-from gateway.conversations.ended import AnswerUsage, Ended
+from gateway.conversations.ended import Ended
 from gateway.conversations.noting import MEASURABLE
 from gateway.conversations.opening import Written
 from gateway.conversations.said import Said
 from gateway.conversations.slot import Slot
 from gateway.conversations.slot_queue import Lendable
 from gateway.conversations.slots import ConversationSlots
+from gateway.conversations.stray import Stray
 from gateway.errors import GatewayError
 
 #: Paths at llama-server that take no ``id_slot``: it chooses the slot itself.
@@ -41,9 +45,11 @@ class Keeper(Protocol):
 
     chains: Chains
     ahead: Ahead
+    maybe_short: int
     slots: dict[Served, ConversationSlots]
 
     def slots_of(self, backend: Served, /) -> ConversationSlots | None: ...
+    def is_short(self, body: Mapping[str, Any], size: int, /) -> bool: ...
     def written(self, model: str, personality: str, /) -> Written: ...
 
 
@@ -52,85 +58,79 @@ class Turn(Said):
     :meth:`begin`, and :meth:`end`.
 
     It is of the key ``owner``, wants so many ``answers``, and is known by its ``wish``, or by what
-    is ``sent``, in that ``format``: a JSON object, parsed to ``body``, which names no slot and has
-    no prompt. That was given a ``personality`` of ``model``, by name. ``restored``: a saved
-    conversation was read back for it, the last time that it was sent; ``named``: the slot that it
-    has to name, if it goes on there, and there are several.
+    is ``sent``, in that ``format``: a JSON object, parsed to ``body``. That was given a
+    ``personality`` of ``model``, by name. ``restored``: a saved conversation was read back for it,
+    the last time that it was sent; ``named``: the slot that it has to name, if it goes on there,
+    and there are several; ``stray``: what sees to it, if llama-server chooses its slots.
+
+    It has no constructor, since this is every request's: all that is above the line is set by who
+    makes it, see :func:`turn_of_wish`.
     """
 
     __slots__ = (
-        "_answers",
         "_at",
-        "_body",
         "_chosen",
         "_goes_on",
-        "_model",
-        "_personality",
         "_promised",
         "_slot",
-        "_slots",
-        "_wish",
-        "_within",
+        "answers",
+        "body",
+        "model",
         "named",
+        "personality",
         "restored",
+        "slots",
+        "stray",
+        "wish",
     )
 
-    _slot: Slot
-    _goes_on: bool
-    _at: float
+    within: Keeper
+    answers: int
+    body: Mapping[str, Any] | None
+    model: str
+    personality: str | None
+    slots: ConversationSlots | None
+    stray: Stray | None
+    wish: Wish | None
+    # --- what becomes of it
     named: int | None
-
-    def __init__(
-        self,
-        within: Keeper,
-        owner: str,
-        sent: bytes,
-        answers: int = 1,
-        wish: Wish | None = None,
-        body: Mapping[str, Any] | None = None,
-        format: str = "",
-        model: str = "",
-        personality: str | None = None,
-    ) -> None:
-        # A Said's constructor isn't called: each call takes its time, and this is every request's.
-        self._chains = within.chains
-        self._within = within
-        self.owner = owner
-        self.sent = sent
-        self.format = format
-        self._answers = answers
-        self._body = body
-        self._model, self._personality = model, personality
-        self._chosen: Chosen | None = None
-        self._slots: ConversationSlots | None = None
-        self._wish: Wish | None = None
-        self.restored = False
-        if wish is not None:
-            self._want(wish)
+    restored: bool
+    _at: float
+    _chosen: Chosen | None
+    _goes_on: bool
+    _slot: Slot
 
     def keep_nothing(self) -> None:
         """Nothing of it is to be saved, or to be known afterwards."""
-        self._body = None
-        wish = self._wish or NO_WISH
-        self._want(wish._replace(chain=NO_CHAIN, prefix=None, opening=None))
+        body, self.body = self.body, None
+        wish = self.wish
+        if wish is None:
+            wish = NO_WISH if body is None else short_wish(body)
+        self.want(wish._replace(chain=NO_CHAIN, prefix=None, opening=None))
 
-    def _want(self, wish: Wish) -> Wish:
+    def want(self, wish: Wish) -> Wish:
+        """Be known by ``wish``."""
         if wish.opening is not None:
-            wish = wish._replace(chain=self._within.ahead.chain(wish.chain, wish.opening))
-        self._wish = wish
+            wish = wish._replace(chain=self.within.ahead.chain(wish.chain, wish.opening))
+        self.wish = wish
         self.know(wish.chain)
         return wish
 
     def _its_wish(self) -> Wish:
         """Return what it asks of its slot, by its chain."""
-        if (wish := self._wish) is not None:
+        if (wish := self.wish) is not None:
             return wish
-        if (body := self._body) is None:  # it is sent once more
-            body = self._body = orjson.loads(self.sent)
+        if (body := self.body) is None:  # it is sent once more
+            body = self.body = orjson.loads(self.sent)
+        if len(self.sent) < self.within.maybe_short and self.within.is_short(body, len(self.sent)):
+            self.body = None
+            return self.want(short_wish(body))
+        if not UNUSUAL.isdisjoint(body):
+            self.body = None  # it isn't to be recognised
         written = NOTHING_WRITTEN
-        if self._personality is not None:
-            written = self._within.written(self._model, self._personality)
-        return self._want(wish_of(body, self._chains, self.format, self.owner, written))
+        if self.personality is not None:
+            written = self.within.written(self.model, self.personality)
+        return self.want(wish_of(body, self.within.chains, self.format, self.owner, written))
 
     def go_on(self, backend: Served) -> bool:
         """Take the slot in which it goes on with all that is there, if its bytes tell that, and
@@ -139,7 +139,7 @@ class Turn(Said):
         That would find the same slot, or one where more of it is. What would be a call here costs
         nearly every request more than it does.
         """
-        slots, body = self._within.slots.get(backend), self._body
+        slots, body = self.within.slots.get(backend), self.body
         if (
             body is None
             or slots is None
@@ -147,18 +147,20 @@ class Turn(Said):
             or slots.waiting
             or slots.finding
             or slots.prewarming.task is not None
-            or self._answers != 1
         ):
             return False
-        sent, owner = self.sent, self.owner
-        place = slots.bounds.place_of(sent)
-        if place is None:
+        sent = self.sent
+        if (slot := slots.only) is None:
+            bounds = slots.bounds
+            if bounds.apart:  # as in Bounds.find
+                slot = bounds.whose[bisect_right(bounds.ordered, sent) - 1]
+            else:
+                slot = bounds.find(sent)
+        if slot is None or not sent.startswith(slot.bound):
             return self._go_back(slots, body)
-        slot = slots.to_look_at[place]
-        before = slot.said
-        if before is None or slot.busy or slot.inside != owner or slot.lock.locked():
+        if (before := slot.ready) is None:
             return False
-        known = before.recognised
+        known, owner = before.recognised, self.owner
         if (
             known.owner != owner
             or known.format != self.format
@@ -166,21 +168,21 @@ class Turn(Said):
         ):
             return False
         if len(body) != known.fields or not sent.endswith(known.end):
-            other = known.with_end(sent, body)
+            other = known.with_end(sent, body) if self.answers == 1 else None
             if other is None:
                 return False
             known = other
         # Not several in one line: of more than three a tuple would be made first.
         self.recognised = known
-        self._chain = self._body = slot.seen = None
+        self._chain = self.body = slot.seen = slot.ready = None
         self._goes_on = slot.busy = True
+        self.restored = False
         self._slot = slot
-        self._slots = slots
+        self.slots = slots
         slot.asking = self
         slot.asker = owner
-        self.named = slot.number if slots.several else None
-        self.restored = False
-        self._at = time.perf_counter()
+        self.named = slot.named
+        self._at = perf_counter()
         return True
 
     def _go_back(self, slots: ConversationSlots, body: Mapping[str, Any]) -> bool:
@@ -191,14 +193,13 @@ class Turn(Said):
         if found is None:
             return False
         slot, self.recognised = found
-        self._chain = self._body = None
-        self._goes_on, self._slot, self._slots = True, slot, slots
+        self._chain = self.body = None
+        self._goes_on, self._slot, self.slots = True, slot, slots
         slot.busy, slot.asking, slot.asker = True, self, self.owner
-        slot.seen = None
-        slot.show(self.sent[: slots.noting.most_said])
-        self.named = slot.number if slots.several else None
-        self.restored = False
-        self._at = time.perf_counter()
+        slot.seen = slot.ready = None
+        slot.show(self.sent[: self.recognised.cut])
+        self.named, self.restored = slot.named, False
+        self._at = perf_counter()
         return True
 
     async def begin(self, backend: Served, target: str, lease: Lendable) -> int | None:
@@ -207,23 +208,28 @@ class Turn(Said):
         ``lease`` is lent to others while it waits though a slot is free.
         """
         self._promised: int | None = None
+        self._chosen = None
         self._goes_on = self.restored = False
-        slots = self._within.slots_of(backend)
+        slots = self.within.slots_of(backend)
         if slots is None:
+            return None
+        wish = self._its_wish()
+        if wish.prompts > 1 or wish.named == -1:  # llama-server chooses its slots
+            self.stray = Stray(self.within.slots_of, self.owner, wish.prompts * self.answers)
+            await self.stray.begin(backend, target, lease)
             return None
         if slots.finding:
             await asyncio.wait(tuple(slots.finding))
         chosen = slots.several and target in _CHOOSES  # by llama-server
-        wish = self._its_wish()
         chain = wish.chain
         named = None if chosen else wish.named
         slot = None
-        if named is None and self._answers == 1:
+        if named is None and self.answers == 1:
             slot = slots.try_acquire(chain, self.owner)
         try:
             if slot is None:
                 slot, self._promised = await slots.acquire(
-                    chain, self.owner, lease, named, self._answers
+                    chain, self.owner, lease, named, self.answers
                 )
                 self.restored = slot.restored
             if chosen:
@@ -233,71 +239,74 @@ class Turn(Said):
             return None  # the process has gone: so will be found by who sends the request
         if len(chain.links) > chain.shared:
             slot.show(self.sent[: slots.noting.most_said])
-        self._slot, self._slots = slot, slots
-        self._at = time.perf_counter()
+        self._slot, self.slots = slot, slots
+        self._at = perf_counter()
         return slot.number if slots.several and named is None and not chosen else None
 
     def began(self) -> None:
         """Its answer, a stream, has begun."""
-        if self._chosen is not None:
+        if not self._goes_on and self._chosen is not None:
             self._chosen.began()
 
     def end(self, ended: Ended) -> None:
         """Its answer is over, however that came."""
-        if (slots := self._slots) is None:
+        if (slots := self.slots) is None:
+            if self.stray is not None:
+                self.stray.end(ended)
             return
-        self._slots, slot = None, self._slot
-        told = ended.usage
-        if self._goes_on and told is not None and not ended.given_up:
-            try:
-                self._went_on(slots, slot, told, ended)
-            finally:  # whatever goes wrong, it is not taken for ever
-                slot.busy = False
+        self.slots = None
+        slot, told = self._slot, ended.usage
+        if not self._goes_on or told is None or ended.given_up:
+            self._leave(slots, slot, ended)
             return
-        chosen, self._chosen = self._chosen, None
-        if chosen is not None:
-            chosen.end(ended, partial(self._note, slots, self._promised, ended, None))
-        else:
-            try:
-                body = self._body if self._wish is not None else None
-                promised = None if self._goes_on else self._promised
-                self._note(slots, promised, ended, body, slot)
-            finally:  # whatever goes wrong, it is not taken for ever
-                slots.give_back(slot, ended)
-
-    def _went_on(
-        self, slots: ConversationSlots, slot: Slot, told: AnswerUsage, ended: Ended
-    ) -> None:
-        """What it went on with is longer now by what it said, and its answer.
-
-        The same as :meth:`_note`, in fewer steps: this is what most requests do.
-        """
-        known, sent, noting = self.recognised, self.sent, slots.noting
-        prompt, cached = told.prompt_tokens, told.cached_tokens
-        tokens = prompt + told.completion_tokens
-        slot.last_used = time.monotonic()
-        if len(sent) > noting.most_said:
-            bound = sent[: noting.most_said]
-            slot.hold(self.chain, self.owner, prompt=prompt, tokens=tokens, bound=bound)
-            slot.release()
-        else:  # besides, it is as it was left by what it went on with
-            text = self.text = slot.bound = sent[: -len(known.end)]
-            slots.bounds.change(slot.place, text)
-            self.sent = b""
-            slot.said = self
+        # What it went on with is longer now by what it said, and its answer. The same as
+        # :meth:`_note`, in fewer steps: this is what most requests do.
+        try:
+            known, sent, noting = self.recognised, self.sent, slots.noting
+            prompt, cached = told.prompt_tokens, told.cached_tokens
+            slot.tokens = prompt + told.completion_tokens
             slot.prompt = prompt
-            slot.tokens = tokens
+            slot.last_used = monotonic()
+            if len(sent) > noting.most_said:
+                self._hold_all(slots, slot)
+            else:  # besides, it is as it was left by what it went on with
+                text = self.text = sent[: known.cut]
+                self.sent = b""
+                slot.bound = slot.left = text
+                slot.said = slot.ready = self
+                slot.asking = slot.seen = None
+            slot.unsaved = True
+            if prompt - cached >= MEASURABLE:
+                noting.learn(prompt - cached, self._seconds(ended))
+            if cached >= noting.least_hit:
+                live = slot.live
+                live.hits += 1
+                live.tokens += cached
+        finally:  # whatever goes wrong, it is not taken for ever
             slot.busy = False
-            slot.asking = slot.seen = None
-        slot.unsaved = True
-        if prompt - cached >= MEASURABLE:
-            noting.learn(prompt - cached, self._seconds(ended))
-        if cached >= noting.least_hit:
-            noting.count(self.owner, cached, restored=False)
         if slots.waiting:
             slots.look_again()
         if slot.timer is None:
             slots.look_later(slot)
+
+    def _hold_all(self, slots: ConversationSlots, slot: Slot) -> None:
+        """It said too much to be remembered; it has gone on in ``slot``, whose tokens are told."""
+        prompt, tokens, bound = slot.prompt, slot.tokens, self.sent[: slots.noting.most_said]
+        slot.hold(self.chain, self.owner, prompt=prompt, tokens=tokens, bound=bound)
+        slot.release()
+
+    def _leave(self, slots: ConversationSlots, slot: Slot, ended: Ended) -> None:
+        """Note what is in ``slot`` now, and give it back."""
+        if (chosen := None if self._goes_on else self._chosen) is not None:
+            self._chosen = None
+            chosen.end(ended, partial(self._note, slots, self._promised, ended, None))
+            return
+        try:
+            body = self.body if self.wish is not None else None
+            promised = None if self._goes_on else self._promised
+            self._note(slots, promised, ended, body, slot)
+        finally:
+            slots.give_back(slot, ended)
 
     def _note(
         self,
@@ -318,15 +327,15 @@ class Turn(Said):
             completion=told.completion_tokens if told is not None else 0,
             seconds=self._seconds(ended),
             promised=promised,
-            alone=self._answers == 1,
+            alone=self.answers == 1,
             begun=ended.events >= _BEGUN,
             said=self,
             body=body,
         )
         if told is not None:
-            if chain.shared and self._wish is not None:
-                self._within.ahead.note(slots, self._wish, self.owner)
-            self._body = self._wish = None  # it is over: not to be kept with what it said
+            if chain.shared and self.wish is not None:
+                self.within.ahead.note(slots, self.wish, self.owner)
+            self.body = self.wish = None  # it is over: not to be kept with what it said
 
     def _seconds(self, ended: Ended) -> float | None:
         """Return how long its prompt was read; what isn't streamed begins when all of it is
@@ -339,3 +348,15 @@ class Turn(Said):
         if not ended.events and told.tokens_per_second:
             seconds -= told.completion_tokens / told.tokens_per_second
         return seconds
+
+
+def turn_of_wish(within: Keeper, owner: str, sent: bytes, answers: int, wish: Wish) -> Turn:
+    """Return that of a request of ``owner`` which is known by its ``wish``, and not by what is
+    ``sent``.
+    """
+    turn = Turn()
+    turn.within, turn.owner, turn.sent, turn.answers = within, owner, sent, answers
+    turn.body = turn.personality = turn.slots = turn.stray = None
+    turn.format = turn.model = ""
+    turn.want(wish)
+    return turn

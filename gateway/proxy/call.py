@@ -119,10 +119,10 @@ class Call(UpstreamRequest):
     def request(self) -> UpstreamRequest:
         """Return what its backend is sent: itself, with its slot in the body if it names one."""
         slot = self.slot
-        if slot is None or not isinstance(self.body, bytes):
+        if slot is None:
             self.lead = b""
-        else:
-            self.lead = _LEADS[slot] if slot < len(_LEADS) else b'{"id_slot":%d,' % slot
+        else:  # of use to a body that is here
+            self.lead = _LEADS[slot] if slot < 256 else b'{"id_slot":%d,' % slot
         return self
 
     @property

@@ -95,7 +95,7 @@ async def test_no_slot_stays_taken_whenever_requests_are_given_up(
                 chosen.choice(running[-4:]).cancel()
         async with asyncio.timeout(120):
             await asyncio.wait(running)
-            while any(slot.busy or slot.ending or slot.lock.locked() for slot in slots.all):
+            while any(slot.busy or slot.ending or slot.locked for slot in slots.all):
                 await asyncio.sleep(0.01)
         assert [task for task in running if not task.cancelled() and task.exception()] == []
         assert any(task.cancelled() for task in running)

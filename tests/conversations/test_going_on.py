@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -24,20 +25,59 @@ CHAINS = Chains()
 TOOLS = [{"type": "function", "function": {"name": "f", "parameters": {"required": ["a"]}}}]
 
 
+class Maker:
+    chains = CHAINS
+
+
+def asks(sent: bytes, owner: str = "k", format: str = "chat") -> Said:
+    made = Said()
+    made.within, made.owner, made.sent, made.format = Maker(), owner, sent, format
+    return made
+
+
 def said(body: dict[str, Any], owner: str = "k", format: str = "chat") -> Said:
     """What ``body`` says, with its chain, as it is remembered."""
-    made = Said(CHAINS, owner, orjson.dumps(body), format)
+    made = asks(orjson.dumps(body), owner, format)
     made.know(CHAINS.of(body, format, owner))
     assert made.remember(body)
     return made
 
 
-def bounds_of(*several: bytes) -> Bounds:
-    bounds = Bounds()
-    for place_, bound in enumerate(several):
-        bounds.insert(place_)
-        bounds.change(place_, bound)
-    return bounds
+@dataclass(eq=False)
+class Held:
+    """A slot, as far as bounds look at it."""
+
+    bound: bytes
+
+
+class Several:
+    """Bounds, which change as those of slots do."""
+
+    def __init__(self, *bounds: bytes) -> None:
+        self.slots = [Held(bound) for bound in bounds]
+        self.bounds = Bounds(self.slots)
+
+    def find(self, sent: bytes) -> int | None:
+        found = self.bounds.find(sent)
+        return None if found is None else self.slots.index(found)
+
+    def with_all_of(self, text: bytes) -> int | None:
+        found = self.bounds.with_all_of(text)
+        return None if found is None else self.slots.index(found)
+
+    def change(self, number: int, bound: bytes) -> None:
+        self.slots[number].bound = bound
+        self.bounds.changed()
+
+
+def where_it_goes_on(bounds: list[bytes], sent: bytes) -> bytes | None:
+    """The longest beginning of what is ``sent``, unless another one goes on from there."""
+    if b"" in bounds:
+        return None
+    longest = max((bound for bound in bounds if sent.startswith(bound)), key=len, default=None)
+    if longest is None or any(one != longest and one.startswith(longest) for one in bounds):
+        return None
+    return longest
 
 
 # --- bounds --------------------------------------------------------------------------------
@@ -46,19 +86,34 @@ def bounds_of(*several: bytes) -> Bounds:
 _TEXTS = st.lists(st.text("ab", min_size=1, max_size=4), min_size=1, max_size=5)
 
 
+def _check(several: Several, sent: bytes) -> int | None:
+    """See that what goes on is found where it should be; return where that is."""
+    bounds = [slot.bound for slot in several.slots]
+    found = several.find(sent)
+    expected = where_it_goes_on(bounds, sent)
+    assert (None if found is None else bounds[found]) == expected
+    return found
+
+
 @given(_TEXTS, st.text("ab", max_size=6))
 def test_place_is_that_of_the_longest_beginning_from_which_none_goes_on(
     bounds: list[str], sent: str
 ) -> None:
-    several, asked = [bound.encode() for bound in bounds], sent.encode()
-    found = bounds_of(*several).place_of(asked)
-    begins = [bound for bound in several if asked.startswith(bound)]
-    longest = max(begins, key=len, default=b"")
-    if not begins or any(one != longest and one.startswith(longest) for one in several):
-        assert found is None
-    else:
-        assert found is not None
-        assert several[found] == longest
+    _check(Several(*[bound.encode() for bound in bounds]), sent.encode())
+
+
+@given(st.data())
+def test_place_is_the_same_while_bounds_only_get_longer(data: st.DataObject) -> None:
+    """They aren't put in order for that, where none begins another."""
+    bounds = data.draw(st.lists(st.sampled_from(["a", "b", "ab", "ba", "bb", "\0", ""])))
+    several = Several(*[bound.encode() for bound in bounds])
+    for _ in range(6):
+        sent = data.draw(st.text("ab", min_size=1, max_size=8)).encode()
+        found, changes = _check(several, sent), data.draw(st.booleans())
+        if found is not None:
+            several.slots[found].bound = sent
+        elif changes and bounds:
+            several.change(data.draw(st.integers(0, len(bounds) - 1)), sent)
 
 
 @given(_TEXTS, st.text("ab", min_size=1))
@@ -66,25 +121,25 @@ def test_place_with_all_of_a_text_is_the_only_one(bounds: list[str], text: str) 
     several, asked = [bound.encode() for bound in bounds], text.encode()
     those = [number for number, bound in enumerate(several) if bound.startswith(asked)]
     if asked in several:
-        assert bounds_of(*several).place_with(asked) is None  # it goes on there
+        assert Several(*several).with_all_of(asked) is None  # it goes on there
     else:
         expected = those[0] if len(those) == 1 else None
-        assert bounds_of(*several).place_with(asked) == expected
+        assert Several(*several).with_all_of(asked) == expected
 
 
 def test_nothing_is_said_beside_a_slot_of_which_nobody_knows() -> None:
-    assert bounds_of(b"ab", NOTHING).place_of(b"abc") == 0
-    assert bounds_of(b"ab", ANYTHING).place_of(b"abc") is None
-    assert bounds_of(b"ab", ANYTHING).place_with(b"a") is None
-    assert bounds_of(NOTHING, NOTHING).place_of(b"abc") is None
+    assert Several(b"ab", NOTHING).find(b"abc") == 0
+    assert Several(b"ab", ANYTHING).find(b"abc") is None
+    assert Several(b"ab", ANYTHING).with_all_of(b"a") is None
+    assert Several(NOTHING, NOTHING).find(b"abc") is None
 
 
 def test_bounds_change_and_come_between() -> None:
-    bounds = bounds_of(b"b", b"a")
-    bounds.insert(1)
-    bounds.change(1, b"c")
-    bounds.change(0, b"bb")
-    assert [bounds.place_of(sent) for sent in (b"bbb", b"cc", b"aa", b"b")] == [0, 1, 2, None]
+    several = Several(b"b", NOTHING, b"a")
+    assert several.find(b"cc") is None
+    several.change(1, b"c")
+    several.change(0, b"bb")
+    assert [several.find(sent) for sent in (b"bbb", b"cc", b"aa", b"b")] == [0, 1, 2, None]
 
 
 # --- the end of the messages ---------------------------------------------------------------
@@ -133,7 +188,7 @@ def test_end_that_isnt_found_easily_is_none() -> None:
 def goes_on(earlier: Said, body: dict[str, Any], sent: bytes | None = None) -> bool:
     """Whether ``body`` is taken for one that goes on with ``earlier``, as a turn sees it."""
     sent = serialise(body) if sent is None else sent
-    if bounds_of(earlier.text).place_of(sent) is None:
+    if Several(earlier.text).find(sent) is None:
         return False
     known = earlier.recognised
     if len(body) == known.fields and sent.endswith(known.end):
@@ -187,7 +242,7 @@ def test_what_only_ends_alike_makes_another_prompt() -> None:
 def test_chain_is_made_of_what_is_new_and_is_the_same(more: dict[str, Any]) -> None:
     first = said(chat(*"abc", **more))
     body = chat(*"abcdefg", **more)
-    later = Said(CHAINS, "k", serialise(body), "chat")
+    later = asks(serialise(body))
     later.follow(first.recognised)
     assert later.base == first.chain
     assert later.more > 0
@@ -213,11 +268,8 @@ def test_it_is_where_it_would_go_by_its_chain(seed: int) -> None:
             _fill(slot, chosen)
         body, owner = chat(*_texts(chosen)), chosen.choice("kkl")
         asked = CHAINS.of(body, "chat", owner)
-        number = table.bounds.place_of(serialise(body))
-        if number is None:
-            continue
-        slot = table.to_look_at[number]
-        if slot.busy or slot.said is None or slot.said.owner != owner:
+        slot = table.bounds.find(serialise(body))
+        if slot is None or slot.ready is None or slot.ready.owner != owner:
             continue
         found += 1
         views = [each.view for each in table.all]
@@ -246,7 +298,7 @@ def _fill(slot: Slot, chosen: random.Random) -> None:
     held = said(chat(*texts), owner=chosen.choice("kkl"))
     remembered = held if chosen.random() < 0.8 else None
     slot.hold(held.chain, held.owner, prompt=9, tokens=9, said=remembered, bound=held.text)
-    slot.inside = held.owner
+    slot.have(held.owner)
     slot.release()
     if kind == 4:
         coming = chat(*_texts(chosen))
@@ -262,7 +314,7 @@ def test_slot_whose_later_messages_werent_hashed_is_seen_as_it_is(seed: int) -> 
         texts = _texts(chosen)
         first = said(chat(*texts[: chosen.randrange(1, len(texts) + 1)]))
         slot = Slot(0)
-        later = Said(CHAINS, "k", serialise(body := chat(*texts)), "chat")
+        later = asks(serialise(body := chat(*texts)))
         later.follow(first.recognised)
         later.text, later.sent = later.sent[: -len(first.recognised.end)], b""
         slot.hold(NO_LINKS, "k", prompt=9, tokens=9, said=later)

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from gateway.conversations.chain import Chain
+from gateway.conversations.chain import NO_WISH, Chain
 from gateway.conversations.keeper import Conversations
 from gateway.conversations.slot import UNKNOWN, Slot
 from gateway.conversations.slots import ConversationSlots
-from gateway.conversations.turn import Turn
+from gateway.conversations.turn import Turn, turn_of_wish
 from gateway.proxy.body import serialise
 from gateway.proxy.call import Outcome
 from gateway.proxy.sse import Usage
@@ -47,7 +47,9 @@ class Asking:
 
     def turn(self, *texts: str, owner: str = "k", **more: Any) -> Turn:
         body = chat(*texts, **more)
-        return Turn(self.conversations, owner, serialise(body), 1, None, body, "chat")
+        turn = turn_of_wish(self.conversations, owner, serialise(body), 1, NO_WISH)
+        turn.wish, turn.body, turn.format = None, body, "chat"
+        return turn
 
     async def begun(self, turn: Turn) -> Slot:
         """The slot in which ``turn`` is now, which was not recognised."""
@@ -151,7 +153,7 @@ async def test_more_of_it_that_is_saved_is_looked_at(
 
 async def test_nobody_goes_on_where_it_is_being_saved(asking: Asking) -> None:
     slot = await asking.asked(*"abc")
-    async with slot.lock:
+    async with slot.alone():
         assert asking.goes_on(asking.turn(*"abcd")) is None
     assert asking.goes_on(asking.turn(*"abcd")) is slot
 
@@ -160,7 +162,7 @@ async def test_key_goes_on_with_nothing_of_another(asking: Asking) -> None:
     slot = await asking.asked(*"abc")
     assert asking.goes_on(asking.turn(*"abcd", owner="l")) is None
     assert asking.goes_on(asking.turn(*"ab", owner="l")) is None
-    slot.inside = UNKNOWN
+    slot.have(UNKNOWN)
     assert asking.goes_on(asking.turn(*"abcd")) is None
 
 

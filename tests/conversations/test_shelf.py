@@ -287,6 +287,20 @@ async def test_report_has_what_is_saved_by_model_and_key_and_what_that_spared(
         assert (shelf.of_model("m"), shelf.of_model("o")) == (report.models["m"], None)
 
 
+async def test_hits_that_are_only_noted_are_counted_when_somebody_looks(tmp_path: Path) -> None:
+    async with shelf_in(tmp_path / "cache", max_size=64 * MIB, min_tokens=16) as shelf:
+        live = shelf.tally.live("n", "f", "l")
+        assert shelf.tally.live("n", "f", "l") is live
+        live.hits, live.tokens = 3, 1500
+        for _ in range(2):  # once
+            report = await shelf.report()
+            spared = shelf.of_model("n")
+            assert spared == report.models["n"]
+            assert report.models["n"][2:8] == report.keys["l"][2:8] == (0, 0, 0.0, 3, 1500, 3.0)
+        live.hits, live.tokens = 1, 500
+        assert (shelf.of_model("n") or spared).slot_tokens == 2000
+
+
 async def test_report_lists_what_conversations_begin_with(tmp_path: Path) -> None:
     folder = tmp_path / "cache"
     async with shelf_in(folder, max_size=64 * MIB) as shelf:
