@@ -165,6 +165,7 @@ async def _attempt(
     flight.exchange = exchange
     outcome.sent, outcome.answer = call, answer
     left = False  # by its client
+    complete = False  # all events have come, if not the end behind them
     try:
         if call.stream is None and heart is not None:
             await answer.headed()
@@ -193,7 +194,7 @@ async def _attempt(
             raise (await _failure(lease, call, head, b"".join(answer.early))).as_error()
         elif not is_stream(head):
             raise BackendError(f"{call.model} did not answer with a stream")
-        return await _stream(
+        await _stream(
             call,
             head,
             exchange,
@@ -206,14 +207,17 @@ async def _attempt(
             deaths,
             flight,
         )
+        complete = outcome.error is None
+        return started_response
     except BaseException as broke:
         if client_has_gone(broke):
             left = True
             outcome.slots = part(exchange, answer, backend)
         raise
     finally:
-        outcome.given_up = not answer.ended
-        backend.flights.end(flight, complete=answer.ended)
+        complete = complete or answer.ended
+        outcome.given_up = not complete
+        backend.flights.end(flight, complete=complete)
         if not left:
             exchange.abort()
             answer.done()
@@ -326,7 +330,7 @@ async def _stream(
     backend: Served,
     deaths: int,
     flight: Flight,
-) -> StartedResponse:
+) -> None:
     tail: Tail | None = None
     passed: Passed | None = None
     if is_events(head):
@@ -344,9 +348,9 @@ async def _stream(
         if names is not None and (rest := names.rest()):
             started_response.write(rest)
     except (UpstreamError, asyncio.CancelledError) as broke:
-        error = outcome.meaning(broke)
         answer.flush()
         if passed is None or not passed.complete:
+            error = outcome.meaning(broke)
             # Never a clean end, but where the last event says so itself.
             if isinstance(broke, UpstreamError):
                 guilty = await convict(
@@ -359,8 +363,10 @@ async def _stream(
                 started_response.break_off(None)
             else:
                 await call.break_off(started_response, outcome.tell(error), passed)
-            return started_response
-        _log.info("behind its last event a stream broke: %s", error.message)
+            return
+        # Clients leave at the last event, some of them before the end that comes behind it.
+        if isinstance(broke, UpstreamError):
+            _log.info("behind its last event a stream broke: %s", broke.message)
     finally:
         if heart is not None:
             heart.stop()
@@ -371,7 +377,6 @@ async def _stream(
         elif told is not None:
             outcome.usage, outcome.untold = told.usage(), told.size
     await finish(started_response)
-    return started_response
 
 
 async def pump(answer: Sink, exchange: Exchange, started_response: StartedResponse) -> None:

@@ -206,6 +206,39 @@ async def test_stream_that_tells_no_usage_is_paid_for(make_gateway: MakeGateway)
             ] == 429
 
 
+@pytest.mark.parametrize(
+    ("path", "last"),
+    [("/v1/chat/completions", b"data: [DONE]"), ("/api/chat", b'"done":true')],
+)
+async def test_answer_whose_client_leaves_at_its_last_event_is_whole(
+    make_gateway: MakeGateway, path: str, last: bytes
+) -> None:
+    """Clients close there, some before the end of the backend's response has come."""
+    gone = asyncio.Event()
+    usage = b'data: {"choices":[],"usage":{"prompt_tokens":7,"completion_tokens":2}}\n\n'
+    end = (
+        b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\n'
+        + usage
+        + b"data: [DONE]\n\n"
+    )
+
+    async def story(asked: Asked) -> None:
+        asked.writer.write(STREAM_HEAD + event("a ") + event("b "))
+        asked.writer.write(b"%x\r\n%b\r\n" % (len(end), end))
+        await gone.wait()
+
+    async with RemoteServer() as server:
+        server.answers["/v1/chat/completions"] = story
+        async with make_gateway({"m": {"url": server.url}}) as running:
+            body = {**CHAT, "stream": True}
+            async with running.request("POST", path, json=body) as response:
+                await response.content.readuntil(last)
+                response.close()
+            record = await recorded(running)
+            assert (record.status, record.usage[:2]) == (200, (7, 2))
+            gone.set()
+
+
 async def test_failed_load_costs_nothing(
     make_gateway: MakeGateway, tmp_path: Path, subtests: pytest.Subtests
 ) -> None:
