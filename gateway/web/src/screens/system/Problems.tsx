@@ -64,7 +64,9 @@ const PROGRAMS = "apt|apt-get|chmod|chown|mkdir|pip|sudo|systemctl";
 
 /** With a capital, if it begins with a word, and not with the name of a setting or a program. */
 function sentence(text: string): string {
-  return new RegExp(`^(?!(${PROGRAMS}) )[a-z]+[ :,]`).test(text) ? text.charAt(0).toUpperCase() + text.slice(1) : text;
+  return new RegExp(`^(?!(${PROGRAMS}) )[a-z]+[ :,]`).test(text)
+    ? text.charAt(0).toUpperCase() + text.slice(1)
+    : text;
 }
 
 /** A cross or a triangle, and the word. */
