@@ -10,8 +10,9 @@ from gateway.conversations.chain import Chain
 
 #: What it costs to read a conversation back, as a part of what it costs to compute it.
 _RESTORING: Final = 0.05
-#: What it costs to throw one out that is to go on: it has to be read back then.
-_LOSING: Final = _RESTORING
+#: What it costs to throw one out that is to go on, and then has to be read back, or computed.
+LOSING_SAVED: Final = _RESTORING
+LOSING_ALL: Final = 1.0
 #: Seconds in which it gets half as likely that a conversation goes on.
 _HALF_LIFE: Final = 600.0
 #: The part of a prompt that has to be in a slot for llama-server to choose it for that: twice its
@@ -44,12 +45,18 @@ class Placing(NamedTuple):
 
 
 def place(
-    chain: Chain, slots: Sequence[SlotView], saved: int, least: int = 0, now: float = 0.0
+    chain: Chain,
+    slots: Sequence[SlotView],
+    saved: int,
+    least: int = 0,
+    now: float = 0.0,
+    losing: float = LOSING_SAVED,
 ) -> Placing | None:
     """Return where a request with ``chain`` goes, or ``None`` if no slot is free.
 
     ``saved``: so many of its links are saved, at most; they are read back for a gain of ``least``
-    characters or more. Among slots that are equally good an empty one comes first, then the one
+    characters or more. ``losing``: what it costs to lose what is in a slot, as a part of what it
+    costs to compute it. Among slots that are equally good an empty one comes first, then the one
     that has not been used for longest.
     """
     links = chain.links
@@ -82,7 +89,7 @@ def place(
     for slot in (*alike, *others):
         live, loses = _common(chain, slot)
         for restore in (False, True) if read - live >= worth else (False,):
-            score = _score(read if restore else live, loses, now - slot.used)
+            score = _score(read if restore else live, loses, now - slot.used, losing)
             order = score, not slot.chain.links, -slot.used
             if best is None or order > best[0]:
                 best = order, Placing(slot.number, restore, loses)
@@ -90,7 +97,12 @@ def place(
 
 
 def spared_by_waiting(
-    chain: Chain, slots: Sequence[SlotView], saved: int, placing: Placing, now: float = 0.0
+    chain: Chain,
+    slots: Sequence[SlotView],
+    saved: int,
+    placing: Placing,
+    now: float = 0.0,
+    losing: float = LOSING_SAVED,
 ) -> int:
     """Return how much of ``chain`` need not be computed in the best slot at work.
 
@@ -103,11 +115,11 @@ def spared_by_waiting(
         return 0
     live, loses = _common(chain, taken)
     gain = _read_back(chain, saved) if placing.restore else live
-    at_once = _score(gain, loses, now - taken.used)
+    at_once = _score(gain, loses, now - taken.used, losing)
     spared = 0.0
     for slot in better:
         live, loses = _common(chain, slot)
-        later = _score(live, loses, 0.0)
+        later = _score(live, loses, 0.0, losing)
         spared = max(spared, min(live - gain, later - at_once))
     return int(spared)
 
@@ -160,7 +172,7 @@ def _read_back(chain: Chain, saved: int) -> float:
     return chain.size(saved) * (1 - _RESTORING)
 
 
-def _score(gain: float, loses: int, age: float) -> float:
+def _score(gain: float, loses: int, age: float, losing: float) -> float:
     if not loses:
         return gain
-    return gain - _LOSING * loses * math.pow(0.5, max(0.0, age) / _HALF_LIFE)
+    return gain - losing * loses * math.pow(0.5, max(0.0, age) / _HALF_LIFE)

@@ -77,7 +77,8 @@ class SlotQueue(Generic[SlotT]):
     enough there; all of them by default.
 
     ``saved`` returns how many links of a chain can be read back, ``seconds`` how long it takes to
-    compute so many characters; for less than ``least`` characters nobody waits.
+    compute so many characters; for less than ``least`` characters nobody waits. ``losing`` returns
+    what it costs to lose what is in a slot: see :func:`~gateway.conversations.place.place`.
     """
 
     def __init__(
@@ -87,6 +88,7 @@ class SlotQueue(Generic[SlotT]):
         saved: Callable[[Chain], int],
         seconds: Callable[[int], float],
         least: int,
+        losing: Callable[[], float],
         to_look_at: Sequence[SlotT] | None = None,
     ) -> None:
         self._slots = slots
@@ -94,6 +96,7 @@ class SlotQueue(Generic[SlotT]):
         self._saved = saved
         self._seconds = seconds
         self._least = least
+        self._losing = losing
         #: Who waits, the first of them first.
         self.waiting: list[_SlotWaiter[SlotT]] = []
 
@@ -207,7 +210,7 @@ class SlotQueue(Generic[SlotT]):
         among = [slot.seen_with(chain, owner) for slot in slots]
         now = time.monotonic()
         saved = self._saved(chain) if chain.links else 0
-        placing = place(chain, among, saved, self._least, now)
+        placing = place(chain, among, saved, self._least, now, self._losing())
         if placing is None:
             return 0
         if patient and (spared := self._spared(chain, among, saved, placing, now)):
@@ -220,7 +223,7 @@ class SlotQueue(Generic[SlotT]):
         """Return what it is spared by waiting for a better slot, if that is worth it; or 0."""
         if not chain.links or all(view.free for view in views):
             return 0
-        spared = spared_by_waiting(chain, views, saved, placing, now)
+        spared = spared_by_waiting(chain, views, saved, placing, now, self._losing())
         return spared if spared >= max(1, self._least) else 0
 
     def _wait(self, waiting: _SlotWaiter[SlotT], spared: int) -> None:

@@ -20,7 +20,7 @@ from gateway.conversations.emptying import Emptying
 from gateway.conversations.ended import Ended
 from gateway.conversations.ending import until_idle
 from gateway.conversations.noting import Noting
-from gateway.conversations.place import Placing
+from gateway.conversations.place import LOSING_ALL, LOSING_SAVED, Placing
 from gateway.conversations.prewarming import Prewarming
 from gateway.conversations.said import Recognised
 from gateway.conversations.shelf import Shelf
@@ -38,7 +38,7 @@ _PAUSE: Final = 3.0
 
 
 #: Of what a request goes on with, so many times as much may be lost for it without a look at other
-#: slots: see ``_LOSING`` in :mod:`gateway.conversations.place`.
+#: slots: see ``LOSING_SAVED`` in :mod:`gateway.conversations.place`.
 _NEXT_TO_NOTHING: Final = 20
 
 
@@ -62,6 +62,7 @@ class ConversationSlots:
             saved=self._saved,
             seconds=lambda characters: self._seconds(characters // CHARACTERS),
             least=shelf.min_tokens * CHARACTERS,
+            losing=self._losing,
         )
         #: Who waits for one of them.
         self.waiting = self._queue.waiting
@@ -284,6 +285,10 @@ class ConversationSlots:
     def _seconds(self, tokens: int) -> float:
         """Return what it takes to compute so many."""
         return self.shelf.seconds(self.fingerprint, tokens)
+
+    def _losing(self) -> float:
+        saves = self.shelf.usable and not self.shelf.off(self.fingerprint)
+        return LOSING_SAVED if saves else LOSING_ALL
 
     # --- saving ------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from gateway.conversations.chain import NO_CHAIN, Chain
-from gateway.conversations.place import Placing, SlotView, place, spared_by_waiting
+from gateway.conversations.place import LOSING_ALL, Placing, SlotView, place, spared_by_waiting
 
 
 def chain(text: str, size: int = 1000) -> Chain:
@@ -60,6 +60,13 @@ def test_new_conversation_goes_into_an_empty_slot() -> None:
 
 def test_new_conversation_takes_the_slot_that_loses_least() -> None:
     assert place(chain("q"), slots("xyz", "x", "xy"), 0) == Placing(1, False, 1000)
+
+
+def test_what_is_never_saved_is_lost_for_no_shared_opening() -> None:
+    """It would have to be computed again; a saved conversation is read back."""
+    views = slots("a" + "x" * 15, "")
+    assert place(chain("aq"), views, 0) == Placing(0, False, 15000)
+    assert place(chain("aq"), views, 0, losing=LOSING_ALL) == Placing(1, False, 0)
 
 
 def test_of_equal_ones_that_not_used_for_longest_is_taken() -> None:

@@ -10,6 +10,7 @@ from contextlib import suppress
 import pytest
 
 from gateway.conversations.chain import Chain
+from gateway.conversations.place import LOSING_SAVED
 from gateway.conversations.slot import Slot
 from gateway.conversations.slot_queue import Given, SlotQueue
 from gateway.tasks import cancel_and_wait, spawn
@@ -46,7 +47,13 @@ class Bench:
             self.asked.append(characters)
             return seconds
 
-        self.queue = SlotQueue(self.slots, saved=saved, seconds=patience, least=LEAST)
+        self.queue = SlotQueue(
+            self.slots,
+            saved=saved,
+            seconds=patience,
+            least=LEAST,
+            losing=lambda: LOSING_SAVED,
+        )
 
     async def take(self, text: str, lease: Lease | None = None) -> int:
         return (await self.queue.slot(chain(text), "", lease or Lease())).slot.number
