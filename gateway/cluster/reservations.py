@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Final
 
 from gateway.backends.placement import Card, Placement
-from gateway.cluster.link import Link
+from gateway.cluster.link import Link, Refused
 from gateway.cluster.told import Has, Order, is_resource, reservation, resource
 from gateway.errors import GatewayError
 from gateway.tasks import cancel_and_wait, spawn
@@ -21,6 +21,13 @@ _MIB: Final = 2**20
 #: Seconds to wait until Ray has taken back what was reserved, and between two tries.
 _RELEASE: Final = 2.0
 _AGAIN: Final = 1.0
+
+
+class NoRoom(GatewayError):
+    """503: Ray doesn't reserve what a llama-server needs on its node."""
+
+    status = 503
+    default_code = "no_room"
 
 
 class Reservations:
@@ -50,9 +57,14 @@ class Reservations:
         await cancel_and_wait(self._sweeping, *self._releasing.values())
 
     async def reserve(self, order: Order) -> None:
-        """Reserve what ``order`` needs. Raises :class:`Unreachable` and :class:`Refused`."""
+        """Reserve what ``order`` needs. Raises :class:`Unreachable`; :class:`NoRoom` where Ray has
+        given that to something that we don't know of.
+        """
         name = reservation(self._gateway, order.server)
-        await self._link.reserve(name, self._resources(order))
+        try:
+            await self._link.reserve(name, self._resources(order))
+        except Refused as error:
+            raise NoRoom(error.message) from error
 
     def _resources(self, order: Order) -> dict[str, float]:
         memory = self._has().memory

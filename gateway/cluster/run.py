@@ -8,6 +8,7 @@ import ssl
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
+from gateway.backends.backend import OUT_OF_MEMORY
 from gateway.backends.counts import Ended
 from gateway.backends.fallback import GPU_REQUIRED, gpu_required
 from gateway.backends.logring import LogRing
@@ -17,6 +18,7 @@ from gateway.backends.run import NODE_LOST, NODE_UNREACHABLE, End
 from gateway.backends.tuning import Tuning
 from gateway.backends.watchdog import Hang
 from gateway.cluster.link import Unreachable
+from gateway.cluster.reservations import NoRoom
 from gateway.cluster.told import (
     Event,
     Exited,
@@ -154,10 +156,10 @@ class ClusterRun:
         try:
             await self._there.begin(self)
             self.begun = True
-        except Unreachable as error:
+        except (NoRoom, Unreachable) as error:
             self._over = True  # if it is there after all, it is ended when the node is heard again
             await self._there.forget(self)
-            raise self._away(error) from error
+            raise self._not_begun(error) from error
 
     async def until_ready(self) -> RemoteChild:
         """Return when it answers."""
@@ -194,11 +196,15 @@ class ClusterRun:
                 raise LoadFailed(error.public, detail=error.detail, code=error.code)
             await self._news.wait()
 
-    def _away(self, error: Unreachable) -> LoadFailed:
+    def _not_begun(self, error: NoRoom | Unreachable) -> LoadFailed:
+        if isinstance(error, NoRoom):
+            code = OUT_OF_MEMORY  # another machine may have it
+        else:
+            code = "cluster_unreachable" if self._there.up else NODE_UNREACHABLE
         return LoadFailed(
             f"the node {self.node!r} cannot start {self.order.spec.name!r}.",
             detail=error.message,
-            code=NODE_UNREACHABLE if not self._there.up else "cluster_unreachable",
+            code=code,
         )
 
     def refuse_the_cpu(self) -> None:

@@ -17,7 +17,7 @@ from gateway.cluster.link import ANSWER, Link, Refused, Unreachable
 from gateway.cluster.node import Node
 from gateway.cluster.node_settings import NodeSettings
 from gateway.cluster.registry import Registry
-from gateway.cluster.told import NODE, REGISTRY
+from gateway.cluster.told import NODE, REGISTRY, is_resource
 from gateway.errors import GatewayError
 from gateway.models.model import Model
 from gateway.tasks import spawn
@@ -32,6 +32,8 @@ class Machines:
         self.registry = Registry()
         self.nodes: dict[str, Node] = {}
         self.reserved: dict[str, dict[str, float]] = {}
+        #: Nodes of which Ray has nothing left.
+        self.full: set[str] = set()
         self.links: list[Joined] = []  # of all gateways
         self.head_is_away = False
         self._gone: dict[str, asyncio.Event] = {}
@@ -155,6 +157,8 @@ class Joined(Link):
         await self.machines.lose(name)
 
     async def reserve(self, name: str, resources: dict[str, float]) -> None:
+        if any(is_resource(one, node) for one in resources for node in self.machines.full):
+            raise Refused("TimeoutError", f"Ray has not so much left: {resources}")
         self.machines.reserved[name] = resources
 
     async def reserved(self, prefix: str) -> dict[str, tuple[str, ...]]:

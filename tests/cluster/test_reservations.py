@@ -12,6 +12,7 @@ from gateway.backends.placed import PlacedBackend
 from gateway.cluster import registry
 from gateway.cluster.registry import Registry
 from gateway.cluster.told import reservation
+from gateway.errors import GatewayError
 from tests.cluster.machines import Machines, gateway_of, up
 from tests.cluster.test_placing import answer, machines, own, pids
 from tests.schedulers import in_state
@@ -117,3 +118,25 @@ async def test_what_no_node_has_is_nobodys_after_a_while(monkeypatch: pytest.Mon
     monkeypatch.setattr(registry, "_UNCLAIMED", 60.0)
     await known.announce("attic", "boot", ["g/1"])
     assert known.unclaimed(names) == []
+
+
+async def test_what_ray_has_given_to_somebody_else_is_looked_for_on_another_node(
+    machines: Machines, own: Path
+) -> None:
+    for name in ("attic", "cellar"):
+        await machines.start(name)
+    spec = machines.box.spec("a", nodes=("attic", "cellar"), memory=2**30)
+    async with gateway_of(machines, spec, folder=own) as (scheduler, cluster):
+        await up(cluster, "attic", "cellar")
+        machines.full = {"attic"}
+        assert await answer(scheduler) == 200
+        backend = scheduler.backend("a")
+        assert isinstance(backend, PlacedBackend)
+        assert backend.node == "cellar"
+        await scheduler.unload("a")
+        machines.full = {"attic", "cellar"}
+        with pytest.raises(GatewayError, match=r"cannot start 'a'.*not so much left"):
+            await scheduler.load("a")
+        machines.full = set()
+        assert await answer(scheduler) == 200
+        assert len(machines.reserved) == len(pids(machines)) == 1
