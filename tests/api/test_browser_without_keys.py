@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Browser, Page
 
 from tests.chromium import PATIENCE, chromium, needs_chromium, web_server
-from tests.harness import FAKE, Served, fake_model, project
+from tests.harness import FAKE, Served, fake_model, project, wait_until
 from tests.test_demo import get
 
 pytestmark = [pytest.mark.slow, needs_chromium]
@@ -176,4 +176,5 @@ def test_pages_of_others_get_nothing_by_what_is_open_to_programs(
         assert get(open_box, asked)[1]["ended"] == []
         friend = page(browser, f"http://friend.example:{elsewhere}/")
         assert friend.evaluate(ASK, [f"{open_box.url}/api/chat", CHATS[1]])[0] == 200
+        wait_until(lambda: get(open_box, asked)[1]["ended"], 10, "its record")
         assert len(get(open_box, asked)[1]["ended"]) == 1

@@ -123,7 +123,11 @@ async def test_anthropic_request_to_several_slots_is_a_hit_of_one(
             await send(running, "/v1/messages", bodies(33)["/v1/messages"])
         _, live = await ended(running, 2)
         assert live["cached_from"] == "slot"
-        _, report = await running.json("GET", "/admin/cache")
+        async with asyncio.timeout(30):  # the slots are looked at behind the answer
+            report: dict[str, Any] = {"models": []}
+            while not any(one["slot_hits"] for one in report["models"]):
+                await asyncio.sleep(0.05)
+                _, report = await running.json("GET", "/admin/cache")
         for (one,) in (report["models"], report["keys"]):
             assert (one["hits"], one["slot_hits"]) == (0, 1)
             assert one["slot_tokens"] == live["cached_tokens"]
