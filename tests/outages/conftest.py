@@ -36,7 +36,7 @@ def disk() -> Iterator[Path]:
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def standing(disk: Path) -> AsyncIterator[Town]:
+async def standing(request: pytest.FixtureRequest, disk: Path) -> AsyncIterator[Town]:
     (disk / "LLMs").mkdir()
     made = Town(disk)
     models = {
@@ -46,11 +46,21 @@ async def standing(disk: Path) -> AsyncIterator[Town]:
         "stubborn": scripted(disk, ignore_term=1),
         "demo": demo(),
     }
+    for name in ("wide", "broad", "large"):  # each may only try, alone on its node
+        models[name] = {**scripted(disk), "memory": "1000GiB"}
     try:
         await made.open(models)
+        if any("left" in getattr(item, "fixturenames", ()) for item in request.session.items):
+            await made.leave()  # at once, since it takes four minutes until all of it is gone
         yield made
     finally:
         await made.close()
+
+
+@pytest.fixture
+def left(standing: Town) -> str:
+    """What nodes call the gateway that was killed at the beginning."""
+    return standing.left
 
 
 @pytest_asyncio.fixture(loop_scope="session")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
 import signal
 import socket
@@ -15,7 +16,7 @@ import pytest
 import pytest_asyncio
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-from tests.outages.boxes import BRIDGE
+from tests.outages.boxes import BRIDGE, Box
 from tests.outages.town import LONG, NODES, Town, scripted
 from tests.postgres import MISSING, PostgresServer
 
@@ -26,6 +27,7 @@ pytestmark = [
 ]
 
 _PORT = 8081
+_SEEN = "/run/tmp/seen"  # on each machine its own
 
 
 class OneName(AbstractResolver):
@@ -67,6 +69,7 @@ class Pair:
         town = self.town
         models = {
             "plain": scripted(town.folder),
+            "twice": {**scripted(town.folder, record=_SEEN), "replicas": 2},
         }
         for name, box in self.boxes.items():
             town.configure(name, box, models, port=_PORT, store={"url": url})
@@ -169,6 +172,12 @@ async def pair(standing: Town, url: str) -> AsyncIterator[Pair]:
         await made.close()
 
 
+def seen(box: Box) -> list[str]:
+    """What the copy of ``twice`` on a machine has been asked, by how each conversation begins."""
+    lines = box.run("cat", _SEEN).splitlines()
+    return [json.loads(line)["messages"][0]["content"] for line in lines]
+
+
 async def test_any_of_them_answers_with_the_same_llama_server(town: Town, pair: Pair) -> None:
     assert await pair.chat("plain") == 200
     for name in pair.boxes:
@@ -190,3 +199,19 @@ async def test_a_key_and_its_limit_are_of_both(pair: Pair) -> None:
     await pair.left(key, 0, by="two")
     assert await pair.chat("plain", by="two", key=key) == 429
     await pair.unload("plain", "one")
+
+
+async def test_a_conversation_goes_to_the_same_copy_by_both(town: Town, pair: Pair) -> None:
+    assert await pair.chat("twice", by="one") == 200
+    for name in pair.boxes:
+        await pair.ready("twice", name, copies=2)
+    for box in town.nodes.values():
+        box.run("truncate", "-s", "0", _SEEN)
+    about = [f"conversation {number}, and what it is about " * 20 for number in range(8)]
+    for text in about:
+        assert await pair.chat("twice", text, by="one") == 200
+        assert await pair.chat("twice", text, "I see.", "Go on.", by="two") == 200
+    there = [seen(box) for box in town.nodes.values()]
+    assert sorted(text for one in there for text in set(one)) == sorted(about)
+    assert all(there)
+    await pair.unload("twice", "one")

@@ -27,6 +27,8 @@ LONG = 90.0
 #: Seconds for a machine to start, on a very busy one.
 _START = 240.0
 NODES = ("attic", "cellar")
+#: The model of a gateway that never comes back.
+LEFT = "left"
 _PORT = 6379
 
 
@@ -56,6 +58,8 @@ class Town:
         self._running: list[subprocess.Popen[str]] = []
         self._session: aiohttp.ClientSession | None = None
         self._key = ""
+        #: What nodes call a gateway that never comes back.
+        self.left = ""
         self.gateway: subprocess.Popen[str] | None = None
 
     @property
@@ -242,6 +246,12 @@ class Town:
         async with self.request("POST", "/unloadModel", params={"model": name}) as response:
             assert response.status == 200, await response.text()
 
+    async def only_on(self, name: str, box: Box) -> None:
+        """Wait until a model is on one machine, and on no other."""
+        async with asyncio.timeout(LONG):
+            while (await self.model(name))["nodes"] != [box.name]:
+                await asyncio.sleep(0.2)  # /admin/models tells nobody
+
     async def drain(self, node: str) -> None:
         await self._change(node, "drain")
 
@@ -254,7 +264,8 @@ class Town:
 
     async def server(self, model: str) -> None:
         """Wait until a model's llama-server runs somewhere."""
-        await self.until(lambda: model in [name for name, _ in self.llama_servers()])
+        of = LEFT if model == LEFT else ""
+        await self.until(lambda: model in [name for name, _ in self.llama_servers(of)])
 
     async def busy(self, name: str) -> None:
         """Wait until a model has a request."""
@@ -318,19 +329,35 @@ class Town:
             return f"reserved {reserved}, for {loaded}"
         return None
 
-    def llama_servers(self) -> list[tuple[str, str]]:
-        """Every llama-server of these machines: its model and its machine."""
+    def llama_servers(self, of: str = "") -> list[tuple[str, str]]:
+        """Every llama-server of these machines, but for what :meth:`leave` has left: its model and
+        its machine. ``of``: those that this gateway has left.
+        """
         spaces = {box.space: box.name for box in self.boxes if box.on}
         found = []
         for pid in processes(" --alias "):
             if (name := spaces.get(space_of(pid))) is None:
                 continue
             words = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
-            found.append((words[words.index("--alias") + 1], name))
+            model = words[words.index("--alias") + 1]
+            if (model == LEFT) is bool(of):
+                found.append((model, name))
         return found
 
-    async def reservations(self) -> list[str]:
-        """The names of what is reserved in Ray."""
+    async def reservations(self, of: str = "") -> list[str]:
+        """The names of what is reserved in Ray, likewise."""
         command = (sys.executable, "-m", "tests.outages.reserved", self.address)
         answer = await asyncio.to_thread(self.hub.run, *self.with_token(*command))
-        return list(json.loads(answer.splitlines()[-1]))
+        names = list(json.loads(answer.splitlines()[-1]))
+        others = of or self.left
+        return [name for name in names if name.startswith(f"{others}/") is bool(of)]
+
+    async def leave(self) -> None:
+        """Have another gateway load a model, and kill it for good."""
+        models = {LEFT: {**scripted(self.folder), "preload": True}}
+        self.configure("gone", self.hub, models, port=8082)
+        process = await self.serve(self.hub, "gone")
+        await self.server(LEFT)
+        self.hub.kill_process("/gone/conf/gateway.yaml")
+        await asyncio.to_thread(process.wait, 10)
+        self.left = (self.folder / "gone/data/cluster/id").read_text().strip()
