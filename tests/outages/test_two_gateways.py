@@ -16,6 +16,7 @@ import pytest
 import pytest_asyncio
 from aiohttp.abc import AbstractResolver, ResolveResult
 
+from gateway.tasks import spawn
 from tests.outages.boxes import BRIDGE, Box
 from tests.outages.town import LONG, NODES, Town, scripted
 from tests.postgres import MISSING, PostgresServer
@@ -69,6 +70,7 @@ class Pair:
         town = self.town
         models = {
             "plain": scripted(town.folder),
+            "slow": scripted(town.folder, start_delay=6),
             "twice": {**scripted(town.folder, record=_SEEN), "replicas": 2},
         }
         for name, box in self.boxes.items():
@@ -215,3 +217,17 @@ async def test_a_conversation_goes_to_the_same_copy_by_both(town: Town, pair: Pa
     assert sorted(text for one in there for text in set(one)) == sorted(about)
     assert all(there)
     await pair.unload("twice", "one")
+
+
+async def test_where_one_is_killed_in_a_load_the_other_goes_on(town: Town, pair: Pair) -> None:
+    asked = spawn(pair.chat("slow", by="two"), name="beside the test")
+    await town.server("slow")
+    await pair.kill("one")  # which places: it was there first
+    assert await asked == 200
+    assert await pair.chat("plain") == 200  # by the name of both
+    assert sorted(model for model, _ in town.llama_servers()) == ["plain", "slow"]
+    pair.running["one"] = await town.serve(town.hub, "one")
+    await pair.ready("slow", "one")
+    assert await pair.chat("slow", by="one") == 200
+    for model in ("plain", "slow"):
+        await pair.unload(model, "two")
