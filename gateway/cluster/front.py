@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from gateway.backends.flights import Flight, Flights
+from gateway.cluster.both_ways import FarEnd, NearEnd
 from gateway.cluster.listener import Listener
 from gateway.secret import Secret
 from gateway.tasks import spawn
@@ -121,18 +122,17 @@ class Door:
             self._empty.set()
 
 
-class _Caller(asyncio.Protocol):
+class _Caller(NearEnd):
     """A connection from another machine, and the one that goes on from it."""
 
-    __slots__ = ("_door", "_front", "_inner", "_knock", "_opening", "_timer", "_transport", "waits")
+    __slots__ = ("_door", "_front", "_knock", "_opening", "_timer", "waits")
 
-    _transport: asyncio.Transport
     _timer: asyncio.TimerHandle
 
     def __init__(self, front: Front) -> None:
+        super().__init__()
         self._front = front
         self._door: Door | None = None
-        self._inner: asyncio.Transport | None = None
         self._knock = b""
         self._opening: asyncio.Task[None] | None = None
         self.waits = False  # for the first byte of an answer
@@ -147,7 +147,7 @@ class _Caller(asyncio.Protocol):
         self._timer = loop.call_later(_PATIENCE, self._transport.abort)
 
     def data_received(self, data: bytes) -> None:
-        inner = self._inner
+        inner = self._far
         if inner is None:
             self._knocks(data)
             return
@@ -158,23 +158,12 @@ class _Caller(asyncio.Protocol):
         if not inner.is_closing():
             inner.write(data)
 
-    def pause_writing(self) -> None:
-        if self._inner is not None and not self._inner.is_closing():
-            self._inner.pause_reading()
-
-    def resume_writing(self) -> None:
-        if self._inner is not None and not self._inner.is_closing():
-            self._inner.resume_reading()
-
     def connection_lost(self, exc: Exception | None) -> None:
         self._timer.cancel()
         self._front._callers.discard(self)
         if self._opening is not None:
             self._opening.cancel()
-        # llama-server stops working at what nobody waits for. Where it has closed already, with
-        # something left to write, asyncio's abort() would fail (3.11).
-        if self._inner is not None and not self._inner.is_closing():
-            self._inner.abort()
+        self.drop_far()  # llama-server stops working at what nobody waits for
         if self._door is not None:
             self.answered()
             self._door.left(self)
@@ -202,7 +191,7 @@ class _Caller(asyncio.Protocol):
         if not door.open or door.address is None:
             self._turn_away("it takes no new connections")
             return
-        inner = _Inner(self)
+        inner = FarEnd(self)
         try:
             async with asyncio.timeout(_PATIENCE):
                 await connect(door.address, inner)
@@ -217,7 +206,7 @@ class _Caller(asyncio.Protocol):
             return
         self._opening = None
         self._front._callers.discard(self)
-        self._door, self._inner = door, inner.transport
+        self._door, self._far = door, inner.transport
         door.entered(self)
         self._transport.write(LET_IN)
 
@@ -241,45 +230,9 @@ class _Caller(asyncio.Protocol):
             assert self._door is not None
             self._door.busy -= 1
 
-    def pause(self) -> None:
-        """Read no more: the server takes nothing."""
-        if not self._transport.is_closing():
-            self._transport.pause_reading()
-
-    def resume(self) -> None:
-        """Go on reading."""
-        if not self._transport.is_closing():
-            self._transport.resume_reading()
-
-    def hang_up(self) -> None:
+    def far_lost(self, exc: Exception | None) -> None:
         """Close when everything that the server has sent is with the other end."""
         self._transport.close()
-
-
-class _Inner(asyncio.Protocol):
-    """The connection to a server."""
-
-    __slots__ = ("_caller", "transport")
-
-    transport: asyncio.Transport
-
-    def __init__(self, caller: _Caller) -> None:
-        self._caller = caller
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = transport  # type: ignore[assignment]  # a Protocol gets a Transport
-
-    def data_received(self, data: bytes) -> None:
-        self._caller.take(data)
-
-    def pause_writing(self) -> None:
-        self._caller.pause()
-
-    def resume_writing(self) -> None:
-        self._caller.resume()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._caller.hang_up()
 
 
 def _hashed(key: bytes) -> bytes:

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from gateway.cluster.both_ways import FarEnd, NearEnd
 from gateway.cluster.rpc_server import LOOPBACK
 from gateway.tasks import spawn
 from gateway.upstream import TcpAddress
@@ -68,14 +69,12 @@ class Tunnel:
             self._breaks()
 
 
-class _Near(asyncio.Protocol):
+class _Near(NearEnd):
     """A connection of the llama-server."""
 
-    _transport: asyncio.Transport
-
     def __init__(self, tunnel: Tunnel) -> None:
+        super().__init__()
         self._tunnel = tunnel
-        self._far: asyncio.Transport | None = None
         self._opening: asyncio.Task[None] | None = None
         self._closed = False
         self._early = b""  # what came before there was a way
@@ -92,7 +91,7 @@ class _Near(asyncio.Protocol):
             _log.warning("another user of this machine has tried the way to %s", self._tunnel.name)
             self._transport.abort()
             return
-        far = _Far(self)
+        far = FarEnd(self)
         try:
             async with asyncio.timeout(_CONNECT):
                 await connect(self._tunnel._far, far)
@@ -117,21 +116,12 @@ class _Near(asyncio.Protocol):
         elif not self._far.is_closing():
             self._far.write(data)
 
-    def pause_writing(self) -> None:
-        if self._far is not None and not self._far.is_closing():
-            self._far.pause_reading()
-
-    def resume_writing(self) -> None:
-        if self._far is not None and not self._far.is_closing():
-            self._far.resume_reading()
-
     def connection_lost(self, exc: Exception | None) -> None:
         self._closed = True
         self._tunnel._ends.discard(self)
         if self._opening is not None:
             self._opening.cancel()
-        if self._far is not None and not self._far.is_closing():
-            self._far.abort()
+        self.drop_far()
 
     def abort(self) -> None:
         """Close at once."""
@@ -151,39 +141,9 @@ class _Near(asyncio.Protocol):
         if not self._transport.is_closing():
             self._transport.write(data)
 
-    def pause(self) -> None:
-        """Read no more: the other side takes nothing."""
-        if not self._transport.is_closing():
-            self._transport.pause_reading()
-
-    def resume(self) -> None:
-        """Go on reading."""
-        if not self._transport.is_closing():
-            self._transport.resume_reading()
-
-
-class _Far(asyncio.Protocol):
-    """The connection to the other node."""
-
-    transport: asyncio.Transport
-
-    def __init__(self, near: _Near) -> None:
-        self._near = near
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = transport  # type: ignore[assignment]  # a Protocol gets a Transport
-
-    def data_received(self, data: bytes) -> None:
-        self._near.take(data)
-
-    def pause_writing(self) -> None:
-        self._near.pause()
-
-    def resume_writing(self) -> None:
-        self._near.resume()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._near.lost("the connection was closed" if exc is None else str(exc))
+    def far_lost(self, exc: Exception | None) -> None:
+        """Close: the other end is gone."""
+        self.lost("the connection was closed" if exc is None else str(exc))
 
 
 def _is_ours(port: int, own: int) -> bool:
