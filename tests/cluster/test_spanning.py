@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 from collections.abc import AsyncIterator
@@ -207,46 +208,50 @@ async def test_one_that_has_nothing_to_do_notices_too(machines: Machines, own: P
         assert "Paris" in await text_of(scheduler)
 
 
-@pytest.mark.parametrize("which", [0, 1], ids=["that leads", "that helps"])
-async def test_a_lost_machine_is_replaced(machines: Machines, own: Path, which: int) -> None:
+@contextlib.asynccontextmanager
+async def on_two_of_three(
+    machines: Machines, own: Path
+) -> AsyncIterator[tuple[Scheduler, Cluster, tuple[str, str]]]:
+    """A gateway whose model spans two of three machines, of which the first one leads."""
     await start(machines, *BOTH, "barn")
     spec = await too_big(machines, nodes=(*BOTH, "barn"))
     async with gateway_of(machines, spec, folder=own) as (scheduler, cluster):
         await up(cluster, *BOTH, "barn")
         await scheduler.load("big")
-        backend = backend_of(scheduler)
-        leads = backend.node
+        leads = backend_of(scheduler).node
         assert leads is not None
-        helps = next(n for n in status(scheduler, "big").nodes if n != leads)
-        lost = (leads, helps)[which]
-        await machines.lose(lost)
-        # By then it is being loaded again, or is already.
-        await until(scheduler, lambda: lost not in status(scheduler, "big").nodes, seconds=60)
+        (helps,) = {*status(scheduler, "big").nodes} - {leads}
+        yield scheduler, cluster, (leads, helps)
+
+
+async def ready_without(scheduler: Scheduler, node: str) -> None:
+    """Wait until the model answers, and nothing of it is on ``node``."""
+    backend = backend_of(scheduler)
+    await until(
+        scheduler,
+        lambda: backend.state is State.READY and node not in status(scheduler, "big").nodes,
+        seconds=60,
+    )
+
+
+@pytest.mark.parametrize("which", [0, 1], ids=["that leads", "that helps"])
+async def test_a_lost_machine_is_replaced(machines: Machines, own: Path, which: int) -> None:
+    async with on_two_of_three(machines, own) as (scheduler, _, spans):
+        await machines.lose(spans[which])
+        await ready_without(scheduler, spans[which])  # by itself: nobody asks for it
         assert "Paris" in await text_of(scheduler)
         assert len(status(scheduler, "big").nodes) == 2
-        assert lost not in status(scheduler, "big").nodes
+        assert spans[which] not in status(scheduler, "big").nodes
 
 
 @pytest.mark.parametrize("which", [0, 1], ids=["that leads", "that helps"])
 async def test_a_drained_machine_is_left(machines: Machines, own: Path, which: int) -> None:
-    await start(machines, *BOTH, "barn")
-    spec = await too_big(machines, nodes=(*BOTH, "barn"))
-    async with gateway_of(machines, spec, folder=own) as (scheduler, cluster):
-        await up(cluster, *BOTH, "barn")
-        await scheduler.load("big")
-        backend = backend_of(scheduler)
-        leads = backend.node
-        assert leads is not None
-        drained = (leads, next(n for n in status(scheduler, "big").nodes if n != leads))[which]
-        await cluster.drain(drained)
-        await until(
-            scheduler,
-            lambda: backend.state is State.READY and drained not in status(scheduler, "big").nodes,
-            seconds=60,
-        )
-        assert servers(cluster)[drained] == ()
+    async with on_two_of_three(machines, own) as (scheduler, cluster, spans):
+        await cluster.drain(spans[which])
+        await ready_without(scheduler, spans[which])
+        assert servers(cluster)[spans[which]] == ()
         assert "Paris" in await text_of(scheduler)
-        assert backend.deaths == 0
+        assert backend_of(scheduler).deaths == 0
 
 
 async def test_the_next_gateway_finds_all_of_it(machines: Machines, own: Path) -> None:
