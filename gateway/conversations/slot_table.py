@@ -34,3 +34,18 @@ class SlotTable:
         elif self._unused:
             self.to_look_at.append(self._unused[-1])
         self.bounds.changed()
+
+    def ready_with(self, sent: bytes, owner: str) -> Slot | None:
+        """Return a slot that is ready for ``owner``, and has just what is ``sent`` in it, up to the
+        end of its messages: then no other has more of that.
+
+        Many clients may ask the same at once (a probe, a batch with one prompt); :attr:`bounds`
+        tell only one of the slots that have it, which may be busy with it.
+        """
+        for slot in self.to_look_at:
+            if (said := slot.ready) is None or said.owner != owner:
+                continue
+            bound, end = slot.bound, said.recognised.end
+            if len(sent) == len(bound) + len(end) and sent.startswith(bound) and sent.endswith(end):
+                return slot
+        return None

@@ -56,6 +56,7 @@ class ConversationSlots:
         #: in each of these.
         self.all = table.all
         self.to_look_at, self.bounds = table.to_look_at, table.bounds
+        self.ready_with = table.ready_with
         self._queue = SlotQueue(
             self.all,
             to_look_at=self.to_look_at,

@@ -159,7 +159,9 @@ class Turn(Said):
         if slot is None or not sent.startswith(slot.bound):
             return self._go_back(slots, body)
         if (before := slot.ready) is None:
-            return False
+            slot = slots.ready_with(sent, self.owner) if slots.several else None
+            if slot is None or (before := slot.ready) is None:
+                return False
         known, owner = before.recognised, self.owner
         if (
             known.owner != owner

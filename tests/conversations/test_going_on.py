@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -284,24 +285,50 @@ def test_it_is_where_it_would_go_by_its_chain(seed: int) -> None:
     assert found > 10
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_what_has_the_same_in_it_is_where_it_would_go_by_its_chain(seed: int) -> None:
+    chosen = random.Random(seed)
+    found = 0
+    for _ in range(2000):
+        table = SlotTable(chosen.choice((2, 3, 4)))
+        bodies = [chat(*_texts(chosen)) for _ in range(2)]
+        for slot in table.all:
+            _fill(slot, chosen, bodies)
+        body, owner = chosen.choice(bodies), chosen.choice("kkkl")
+        asked = CHAINS.of(body, "chat", owner)
+        slot = table.ready_with(serialise(body), owner)
+        if slot is None:
+            continue
+        found += 1
+        assert not slot.busy
+        views = [each.view_of(owner) for each in table.all]
+        placing = place(asked, views, 0, 1, 100.0)
+        assert placing is not None
+        assert placing.loses == 0
+        assert not placing.restore
+        assert views[placing.slot].chain == slot.view_of(owner).chain
+        assert spared_by_waiting(asked, views, 0, placing, 100.0) == 0
+    assert found > 100
+
+
 def _texts(chosen: random.Random) -> list[str]:
     return [chosen.choice(("x" * 50, "y" * 50)) for _ in range(chosen.randrange(1, 6))]
 
 
-def _fill(slot: Slot, chosen: random.Random) -> None:
-    """Let ``slot`` be used, or not, in any of the ways that there are."""
+def _fill(slot: Slot, chosen: random.Random, bodies: Sequence[dict[str, Any]] = ()) -> None:
+    """Let ``slot`` be used, or not, in any of the ways that there are: mostly by ``bodies``."""
     if (kind := chosen.randrange(5)) == 0:
         return
     slot.take(CHAINS.of(chat("z"), "chat", "k"), "k")
     slot.last_used = chosen.random() * 100
-    texts = _texts(chosen)
-    held = said(chat(*texts), owner=chosen.choice("kkl"))
+    body = chosen.choice(bodies) if bodies and chosen.random() < 0.8 else chat(*_texts(chosen))
+    held = said(body, owner=chosen.choice("kkl"))
     remembered = held if chosen.random() < 0.8 else None
     slot.hold(held.chain, held.owner, prompt=9, tokens=9, said=remembered, bound=held.text)
     slot.have(held.owner)
     slot.release()
     if kind == 4:
-        coming = chat(*_texts(chosen))
+        coming = chosen.choice(bodies) if bodies else chat(*_texts(chosen))
         slot.take(CHAINS.of(coming, "chat", "k"), "k")
         slot.show(serialise(coming))
 
