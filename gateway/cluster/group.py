@@ -11,7 +11,7 @@ from typing import Final
 
 from gateway.cluster.link import Link
 from gateway.cluster.registry import LEASE
-from gateway.cluster.told import REGISTRY
+from gateway.cluster.told import REGISTRY, Wanted
 from gateway.errors import GatewayError
 from gateway.tasks import cancel_and_wait, spawn, spawn_lasting
 
@@ -60,9 +60,14 @@ class Group:
         await self._placing.wait()
 
     async def want(self, model: str) -> tuple[str, str] | None:
-        """Have ``model`` loaded by the gateway that places; see :meth:`Registry.want`."""
-        said: tuple[str, str] | None = await self._link.call(REGISTRY, "want", self._name, model)
-        return said
+        """Have ``model`` loaded by the gateway that places, however long that takes.
+
+        Returns what that says where it can't: the code of the error, and its text.
+        """
+        while True:
+            said: Wanted = await self._link.call(REGISTRY, "want", self._name, model)
+            if said.over:
+                return said.error
 
     async def close(self) -> None:
         """Let another gateway place models."""

@@ -11,8 +11,9 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 
-from gateway.cluster.told import Members
+from gateway.cluster.told import Members, Wanted
 
 #: Seconds between two announcements of a node, and how long a question waits for news.
 ANNOUNCE_EVERY = 10.0
@@ -22,6 +23,19 @@ _WAIT = 20.0
 _UNCLAIMED = 120.0
 #: Seconds for which the right to place models holds without being asked for again.
 LEASE = 10.0
+#: Seconds after which what nobody asks for any more is forgotten. Who wants it asks again at once.
+_UNWANTED = 10.0
+
+
+@dataclass(slots=True)
+class _Want:
+    """A model that is wanted: by how many now, and when somebody did last (monotonic)."""
+
+    answer: asyncio.Future[tuple[str, str] | None] = field(
+        default_factory=lambda: asyncio.get_running_loop().create_future()
+    )
+    asking: int = 0
+    asked: float = 0.0
 
 
 class Registry:
@@ -34,7 +48,7 @@ class Registry:
         self._version = 0
         self._news = asyncio.Event()
         self._placing: dict[str, tuple[str, float]] = {}
-        self._wanted: dict[str, asyncio.Future[tuple[str, str] | None]] = {}
+        self._wanted: dict[str, _Want] = {}
         self._want = asyncio.Event()
         self._claimed: dict[str, float] = {}  # by reservation, when a node said last that it is its
 
@@ -99,16 +113,25 @@ class Registry:
         if self._placing.get(group, ("", 0.0))[0] == gateway:
             del self._placing[group]
 
-    async def want(self, group: str, model: str) -> tuple[str, str] | None:
-        """Have the gateway of ``group`` that places models load one; returns when it has.
-
-        Returns what it says where it can't: the code of the error, and its text.
+    async def want(self, group: str, model: str) -> Wanted:
+        """Have the gateway of ``group`` that places models load one; returns when it has, or after
+        20 s: whoever still wants it then asks again.
         """
+        self._forget_unwanted()
         name = f"{group}/{model}"
-        if (answer := self._wanted.get(name)) is None:
-            answer = self._wanted[name] = asyncio.get_running_loop().create_future()
+        if (want := self._wanted.get(name)) is None:
+            want = self._wanted[name] = _Want()
             self._want.set()
-        return await asyncio.shield(answer)
+        want.asking += 1
+        try:
+            async with asyncio.timeout(_WAIT):
+                error = await asyncio.shield(want.answer)
+        except TimeoutError:
+            return Wanted(over=False)
+        finally:
+            want.asking -= 1
+            want.asked = time.monotonic()
+        return Wanted(over=True, error=error)
 
     async def wanted(self, group: str) -> list[str]:
         """Return the models that gateways of ``group`` want, when there are any, or after 20 s."""
@@ -122,14 +145,24 @@ class Registry:
         return names
 
     async def answer(self, group: str, model: str, error: tuple[str, str] | None) -> None:
-        """Tell those who want a model that it is loaded, or why it can't be."""
-        answer = self._wanted.pop(f"{group}/{model}", None)
-        if answer is not None and not answer.done():
-            answer.set_result(error)
+        """Tell those who want a model that it is loaded, or why it can't be: its code and text.
+
+        It isn't kept: whoever asks later is told what is so then.
+        """
+        if (want := self._wanted.pop(f"{group}/{model}", None)) is not None:
+            want.answer.set_result(error)
 
     def _names(self, group: str) -> list[str]:
+        self._forget_unwanted()
         prefix = f"{group}/"
         return [name.removeprefix(prefix) for name in self._wanted if name.startswith(prefix)]
+
+    def _forget_unwanted(self) -> None:
+        """Forget what nobody waits for any more."""
+        least = time.monotonic() - _UNWANTED
+        for name, want in list(self._wanted.items()):
+            if not want.asking and want.asked < least:
+                del self._wanted[name]
 
     def _tell(self) -> None:
         self._version += 1

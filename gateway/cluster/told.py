@@ -42,6 +42,16 @@ class Members:
     drained: frozenset[str] | None
 
 
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What has become of a model that another gateway is to load. ``over``: it has been tried;
+    ``error``: the code and the text of why it can't be loaded, ``None``: it is.
+    """
+
+    over: bool
+    error: tuple[str, str] | None = None
+
+
 def resource(node: str, device: str) -> str:
     """Return the name of a Ray resource: MiB of one device of one node."""
     return f"{_RESOURCE}{node}/{device}"

@@ -58,8 +58,10 @@ async def test_both_use_one_llama_server(machines: Machines, folders: tuple[Path
 
 
 async def test_the_gateway_that_places_loads_what_the_other_wants(
-    machines: Machines, folders: tuple[Path, Path]
+    machines: Machines, folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # A load takes longer than the registry lets anybody wait for one answer.
+    monkeypatch.setattr("gateway.cluster.registry._WAIT", 0.05)
     await machines.start("attic")
     specs = machines.box.spec("a", nodes=("attic",)), machines.box.spec("bad", exit=3)
     one, two = folders
