@@ -50,7 +50,8 @@ class NodeChanges:
             self.follow_entries()
 
     def follow_entries(self, *, edited: bool = False) -> None:
-        """See to it that each model runs where its entry says, and no more often.
+        """See to it that each model runs where its entry says, and no more often, and that it
+        leaves drained nodes: it may have been found there by a gateway that was restarted.
 
         ``edited``: entries have just changed, so that what loads may be in the wrong place, too.
         """
@@ -66,7 +67,7 @@ class NodeChanges:
                 continue
             backend.trim()
             for place in {*(node or HERE for node in backend.nodes), *backend.spans}:
-                if spec.nodes and place not in spec.nodes:
+                if place in nodes.drained or (spec.nodes and place not in spec.nodes):
                     self._begin_to_move_off(model, backend, place)
 
     def move_off(self, node: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -161,6 +161,10 @@ class Nodes(Protocol):
     @property
     def head_problem(self) -> str | None:
         """Why the head of the cluster gives no answer; None: it does."""
+
+    @property
+    def drained(self) -> Collection[str]:
+        """The names of the nodes that take no more models, and that models leave."""
 
     async def drain(self, name: str) -> None:
         """Let a node take no more models, also after a restart. Raises :class:`UnknownNode`."""

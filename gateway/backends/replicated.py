@@ -338,7 +338,8 @@ class ReplicatedBackend(PlacedBackend):
             return True
         self._leaving = node
         self._changed(self)
-        began, moves = time.monotonic(), self._moves
+        now, moves = time.monotonic(), self._moves
+        began = now + max(0.0, min(self.no_copy_until - now, _FOUND))
         while (
             self._moves == moves
             and self.where == node

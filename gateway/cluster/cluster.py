@@ -200,9 +200,6 @@ class Cluster:
     def _places_changed(self) -> None:
         for node in self._nodes.values():
             node.meet_again()  # what the gateway that placed before has left, this one has to judge
-        if self.places:
-            for name in self._drains.names:
-                self.drained_node(name)
         self.changed()
 
     def _note(self, problem: str | None) -> None:
@@ -243,6 +240,11 @@ class Cluster:
     def report(self) -> list[NodeStatus]:
         """Return every node that has been heard of."""
         return [node.status() for _, node in sorted(self._nodes.items())]
+
+    @property
+    def drained(self) -> frozenset[str]:
+        """The names of the nodes that take no more models, and that models leave."""
+        return self._drains.names
 
     async def drain(self, name: str) -> None:
         """Let a node take no more models, also after a restart. See :meth:`Drains.set`."""

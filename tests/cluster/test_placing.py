@@ -13,11 +13,10 @@ import pytest
 from gateway.backends.backend import State
 from gateway.backends.replicated import ReplicatedBackend
 from gateway.backends.scheduler import Scheduler
-from gateway.errors import Unavailable
 from gateway.tasks import spawn
 from gateway.upstream import UpstreamRequest
 from tests.cluster.machines import Machines, gateway_of, up
-from tests.schedulers import fails, in_state, states
+from tests.schedulers import in_state, states
 from tests.scripted import Box, alive, gone, until
 
 JSON = b"Content-Type: application/json\r\n"
@@ -208,35 +207,6 @@ async def test_a_node_that_is_lost_in_a_load_leaves_that_to_another(
         assert len(machines.reserved) == 1
 
 
-async def test_a_drained_node_gives_up_its_models_and_takes_no_more(
-    machines: Machines, own: Path
-) -> None:
-    await machines.start("attic")
-    await machines.start("cellar")
-    spec = machines.box.spec("a", nodes=("attic", "cellar"))
-    async with gateway_of(machines, spec, folder=own) as (scheduler, cluster):
-        await up(cluster, "attic", "cellar")
-        lease = await scheduler.lease("a")
-        first = lease.backend.node
-        assert first is not None
-        await cluster.drain(first)
-        backend = scheduler.backend("a")
-        assert backend is not None
-        await until(scheduler, lambda: backend.node not in (first, None))
-        lease.release()
-        assert await answer(scheduler) == 200
-        assert {backend.node, first} == {"attic", "cellar"}
-        (second,) = {"attic", "cellar"} - {first}
-        await cluster.drain(second)
-        await until(scheduler, lambda: not backend.resident)
-        assert "drained" in (await fails(scheduler.lease("a"), Unavailable)).message
-    async with gateway_of(machines, spec, folder=own) as (_, cluster):
-        await up(cluster, "attic", "cellar")
-        assert all(status.drained for status in cluster.report())
-        await cluster.resume("attic")
-        assert [status.drained for status in cluster.report()] == [False, True]
-
-
 async def test_everything_goes_on_while_the_head_is_away(machines: Machines, own: Path) -> None:
     await machines.start("attic")
     spec = machines.box.spec("a", nodes=("attic",))
@@ -363,32 +333,3 @@ async def test_copies_are_found_again(machines: Machines, own: Path) -> None:
         assert pids(machines) == before
         await scheduler.unload("a")
         assert pids(machines) == []
-
-
-async def test_a_busy_model_moves_off_a_drained_node_at_once(machines: Machines, own: Path) -> None:
-    await machines.start("attic")
-    await machines.start("cellar")
-    gate = own.with_name("gate")
-    os.mkfifo(gate)
-    spec = machines.box.spec("a", nodes=("attic", "cellar"), chunks=3, gate=gate)
-    async with gateway_of(machines, spec, folder=own) as (scheduler, cluster):
-        await up(cluster, "attic", "cellar")
-        await scheduler.load("a")
-        backend = scheduler.backend("a")
-        assert isinstance(backend, ReplicatedBackend)
-        first = backend.node
-        assert first is not None
-        request = UpstreamRequest("POST", "/v1/chat/completions", JSON, b'{"stream": true}')
-        with await scheduler.lease("a") as lease:
-            asked = spawn(lease.backend.pool.fetch(request, timeout=30), name="ask")
-            while not backend.pool.exchanges:
-                await asyncio.sleep(0)
-            await cluster.drain(first)
-            await until(scheduler, lambda: backend.node not in (first, None))
-            assert backend.state is State.READY
-            assert len(pids(machines)) == 2  # the old one still has that request
-            await asyncio.to_thread(gate.write_text, "")
-            assert (await asked).status == 200
-        async with asyncio.timeout(10):
-            while len(pids(machines)) == 2:
-                await asyncio.sleep(0.02)
