@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import secrets
 import time
@@ -14,10 +13,10 @@ from typing import TYPE_CHECKING, Any, Final
 from gateway.backends.nodes import NodeStatus, Terms
 from gateway.backends.placement import Demand, Memory
 from gateway.backends.run import NODE_LOST
-from gateway.cluster.ca import Authority, Credentials, client_context, server_name
 from gateway.cluster.demands import Demands
 from gateway.cluster.drains import Drains
 from gateway.cluster.group import Group
+from gateway.cluster.identity import Identity
 from gateway.cluster.known_node import KnownNode
 from gateway.cluster.link import Link, Unreachable
 from gateway.cluster.on_nodes import adopted, ordered
@@ -28,8 +27,6 @@ from gateway.cluster.sought import SoughtRun
 from gateway.cluster.told import REGISTRY, Helper, Members, Order, ServerState
 from gateway.errors import GatewayError, LoadFailed
 from gateway.models.local_model import LocalModel
-from gateway.names import HERE
-from gateway.private_files import make_folder, write_private
 from gateway.tasks import cancel_and_wait, spawn, spawn_lasting
 
 if TYPE_CHECKING:
@@ -77,7 +74,6 @@ class Cluster:
         self._sought: dict[str, list[tuple[LogRing, asyncio.Future[ClusterRun]]]] = {}
         #: Loads a model that another gateway of the group wants.
         self.load: Callable[[str], Awaitable[None]] = nobody_loads
-        self._folder = folder
         self._load_timeout = load_timeout
         self._metrics = metrics
         # Of several gateways none knows what the others have put into slots.
@@ -88,7 +84,8 @@ class Cluster:
         self._forgotten: set[asyncio.Task[None]] = set()
         self._opened = 0.0
         self._may_settle = False
-        self._own_files = OwnFiles(llm_storage, folder / "hashes.json", self._own_credentials)
+        self._identity = Identity(folder, self._meet_again)
+        self._own_files = OwnFiles(llm_storage, folder / "hashes.json", self._identity.giving)
         self._demands = Demands(self._nodes, llm_storage, self._own_files, shared=shared)
         self._drains = Drains(
             self._nodes, self._link, folder, changed=self._drains_changed, forget=self._forget
@@ -96,8 +93,7 @@ class Cluster:
         #: What it has fetched from the hub by nodes.
         self.pulls = RemotePulls(self._nodes)
         self._watching: asyncio.Task[None] | None = None
-        self._authority: Authority
-        self._credentials: Credentials
+        self._keeping: asyncio.Task[None] | None = None
         self._gateway = ""
         #: Why the registry gives no answer, if it doesn't: the head may be away.
         self._away: str | None = "not joined yet"
@@ -114,6 +110,7 @@ class Cluster:
         self._opened = time.monotonic()
         self._link.open()
         self._watching = spawn_lasting(self._watch, name="watch the registry of nodes")
+        self._keeping = spawn_lasting(self._identity.keep, name="renew the certificate for nodes")
         self._drains.gateway, self._drains.shared = self._gateway, self.shared
         if self.shared:
             self._group = Group(
@@ -125,7 +122,7 @@ class Cluster:
 
     async def close(self) -> None:
         """Leave it; llama-servers on nodes go on for as long as they wait for a gateway."""
-        await cancel_and_wait(self._watching)
+        await cancel_and_wait(self._watching, self._keeping)
         await asyncio.gather(self._drains.close(), self._own_files.close())
         if self._group is not None:
             await self._group.close()
@@ -133,21 +130,9 @@ class Cluster:
         await self._link.close()
 
     def _load(self) -> None:
-        make_folder(self._folder)
-        self._authority = Authority.open(self._folder)
-        self._credentials = self._authority.issue("gateway", server=False, client=True)
-        self._context = client_context(self._credentials)
-        file = self._folder / "id"
-        with contextlib.suppress(FileNotFoundError):
-            self._gateway = file.read_text().strip()
-        if not self._gateway:
-            self._gateway = secrets.token_hex(8)
-            write_private(file, self._gateway)
-        self.pulls.gateway = self._gateway
+        self._identity.open()
+        self.pulls.gateway = self._gateway = self._identity.gateway
         self._drains.load()
-
-    def _own_credentials(self) -> Credentials:
-        return self._authority.issue(server_name(HERE), server=True, client=False)
 
     # --- nodes ---------------------------------------------------------------------------------
 
@@ -183,8 +168,8 @@ class Cluster:
                         name,
                         self._gateway,
                         self._link,
-                        self._context,
-                        certify=self._certify,
+                        self._identity.context,
+                        certify=self._identity.certify,
                         found=self._server_found,
                         sources=self._demands.sources,
                         places=lambda: self.places,
@@ -197,9 +182,12 @@ class Cluster:
                     self._nodes[name].wake()
             self._boots = dict(boots)
 
-    def _places_changed(self) -> None:
+    def _meet_again(self) -> None:
         for node in self._nodes.values():
-            node.meet_again()  # what the gateway that placed before has left, this one has to judge
+            node.meet_again()
+
+    def _places_changed(self) -> None:
+        self._meet_again()  # what the gateway that placed before has left, this one has to judge
         self.changed()
 
     def _note(self, problem: str | None) -> None:
@@ -213,12 +201,6 @@ class Cluster:
     def _node_changed(self) -> None:
         self._demands.clear()
         self.changed()
-
-    async def _certify(self, node: str, request: bytes) -> tuple[bytes, bytes]:
-        signed = await asyncio.to_thread(
-            self._authority.sign, request, server_name(node), server=True, client=True
-        )
-        return signed, self._authority.pem
 
     def _server_found(self, node: KnownNode, state: ServerState) -> bool:
         if state.ready is None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
@@ -18,7 +19,6 @@ from gateway.backends.run import End
 from gateway.backends.server_run import ServerRun
 from gateway.backends.speed import Speed
 from gateway.backends.watchdog import DEFAULT_BATCH, Hang, Watchdog
-from gateway.cluster.ca import Credentials
 from gateway.cluster.copying import CopyProgress, Told
 from gateway.cluster.front import Door
 from gateway.cluster.journal import Journal
@@ -51,10 +51,10 @@ class Hosted(Ordered):
         door: Door,
         socket: Path,
         fetch: Callable[[Told], Awaitable[None]],
-        credentials: Credentials,
+        ways: ssl.SSLContext,
     ) -> None:
-        """``fetch`` copies the files that are missing here, and tells how that goes;
-        ``credentials`` are those of this node, for the ways to others that lend it devices.
+        """``fetch`` copies the files that are missing here, and tells how that goes; ``ways`` is
+        for connections to other nodes, which lend it devices.
         """
         super().__init__(order, journal, door)
         self._env = environment
@@ -66,7 +66,7 @@ class Hosted(Ordered):
         spec, degraded = order.spec, accounts.without_gpu(order.spec)
         if order.helpers:
             spec, degraded = led(spec), None
-            self._parts = Parts(spec, order.helpers, credentials, self.kill)
+            self._parts = Parts(spec, order.helpers, ways, self.kill)
         self._run = ServerRun(spec, environment, socket, self._log, degraded)
 
     @property

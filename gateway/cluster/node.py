@@ -31,7 +31,7 @@ from gateway.backends.machine import Machine, MachineReader
 from gateway.backends.memory import Needs
 from gateway.backends.placement import Demand, Memory
 from gateway.backends.process import Records
-from gateway.cluster.ca import Credentials, Request, renew, server_context
+from gateway.cluster.ca import Credentials, Request, client_context, renew, server_context
 from gateway.cluster.estimated import estimated
 from gateway.cluster.files import Missing, has_files
 from gateway.cluster.front import Front
@@ -84,6 +84,7 @@ class Node:
         self._environment: Environment
         self._request: Request
         self._fronts: dict[str, tuple[Front, ssl.SSLContext, int]] = {}  # by gateway
+        self._ways: dict[str, ssl.SSLContext] = {}  # by gateway, to its other nodes
         self._credentials: dict[str, Credentials] = {}  # by gateway
         self._files = NodeFiles(
             name,
@@ -219,8 +220,10 @@ class Node:
         self._credentials[gateway] = credentials
         async with self._certifying:  # two gateways of a group may come at once
             if (known := self._fronts.get(gateway)) is not None:
-                await asyncio.to_thread(renew, known[1], credentials)
+                for shown in (known[1], self._ways[gateway]):
+                    await asyncio.to_thread(renew, shown, credentials)
                 return known[2]
+            self._ways[gateway] = await asyncio.to_thread(client_context, credentials)
             context = await asyncio.to_thread(server_context, credentials)
             front = Front(context)
             port = await front.listen(self._settings.host)
@@ -287,7 +290,7 @@ class Node:
                 front.add(socket),
                 socket,
                 partial(self._files.fetch, order.spec, order.offers, credentials),
-                credentials,
+                self._ways[order.gateway],
             )
         self._servers[order.server] = server
         server.begin()

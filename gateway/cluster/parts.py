@@ -17,7 +17,6 @@ from typing import Final
 
 from gateway.backends.placement import Placement
 from gateway.backends.tuning import read_model, usual
-from gateway.cluster.ca import Credentials, client_context
 from gateway.cluster.rpc_server import LOOPBACK
 from gateway.cluster.told import Helper
 from gateway.cluster.tunnel import Tunnel
@@ -38,18 +37,21 @@ class Division:
 
 
 class Parts:
-    """The ways to the ``helpers`` of ``spec``. ``breaks`` is called when one of them ends."""
+    """The ways to the ``helpers`` of ``spec``, of connections that ``ways`` is for.
+
+    ``breaks`` is called when one of them ends.
+    """
 
     def __init__(
         self,
         spec: LocalModel,
         helpers: Sequence[Helper],
-        credentials: Credentials,
+        ways: ssl.SSLContext,
         breaks: Callable[[], None],
     ) -> None:
         self._spec = spec
         self._helpers = helpers
-        self._credentials = credentials
+        self._ways = ways
         self._breaks = breaks
         self._tunnels: list[Tunnel] = []
 
@@ -66,9 +68,8 @@ class Parts:
 
         ``own``: what it has of this machine, ``gpus``: which of that are GPUs.
         """
-        context = await asyncio.to_thread(client_context, self._credentials)
         for helper in self._helpers:
-            tunnel = Tunnel(helper.node, _front(helper, context), self._breaks)
+            tunnel = Tunnel(helper.node, _front(helper, self._ways), self._breaks)
             self._tunnels.append(tunnel)
             await tunnel.open()
         ports = [tunnel.port for tunnel in self._tunnels]
@@ -121,7 +122,7 @@ def _offloaded(
     return max(1, layers * sum(sizes) // (sum(sizes) + in_ram))
 
 
-def _front(helper: Helper, context: ssl.SSLContext) -> TcpAddress:
+def _front(helper: Helper, ways: ssl.SSLContext) -> TcpAddress:
     return TcpAddress(
-        helper.host, helper.port, context, server_name=helper.server_name, key=helper.key
+        helper.host, helper.port, ways, server_name=helper.server_name, key=helper.key
     )
