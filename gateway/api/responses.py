@@ -25,22 +25,23 @@ from gateway.pipeline.lasting import answer_lasting
 from gateway.pipeline.reading import adapted, no_json
 from gateway.pipeline.request_context import CONTEXT, CommonHandler, RequestContext
 from gateway.pipeline.route import Routes, Row
-from gateway.proxy.body import NotJson, parse_object, serialise
+from gateway.proxy.body import NotJson, serialise
 from gateway.proxy.call import Call
 from gateway.proxy.headers import STREAM_HEADERS
 from gateway.proxy.numbering import Numbering
 from gateway.quantities import whole_number
-from gateway.responses.asked import JsonObject, asked_of, sent_on
+from gateway.responses.asked import JsonObject
 from gateway.responses.kept import KeptResponses
 from gateway.responses.packing import too_long
-from gateway.responses.work import Work
+from gateway.responses.taken import Taken, sent_on, take
+from gateway.responses.work import Work, new_id
 from gateway.scope import Scope
 from gateway.streams.kinds import EVENTS
 from gateway.streams.nobody import to_nobody
 from gateway.streams.recorded import RecordedStart
 from gateway.streams.recording import EndWork
 from gateway.tasks import spawn
-from gateway.workers import is_small
+from gateway.workers import SMALL, WORKERS
 
 _UNDER_WAY: Final = ("queued", "in_progress")
 _KEPT_PATHS: Final = ("/v1/responses", "/responses")
@@ -68,33 +69,30 @@ class RememberingRoute:
     async def __call__(self, request: Request, context: RequestContext) -> Answer:
         """Answer ``request``."""
         raw = await request.body()
-        most = context.services.limits.request.values
+        most, limit = context.services.limits.request.values, context.services.limits.max_body
+        id = new_id()
         try:
-            small = is_small(raw)
-            if small:
-                body = parse_object(raw, most)
-            else:
-                body = await asyncio.to_thread(parse_object, raw, most)
+            taken: Taken
+            taken, own = await WORKERS.run(take, raw, most, id)
         except NotJson as error:
             raise no_json(request.headers, error) from None
-        asked = asked_of(body)
+        asked = taken.asked
         if not asked.remembers:
             return await self._route.answer(request, context, raw)
         key_id = context.principal.key_id
-        limit = context.services.limits.max_body
         before = await self._kept.before(asked, key_id, limit)
-        work = Work(key_id, asked, body, len(raw))
-        sends = sent_on(body, before, work.items)
-        # A few items that came before may be pictures of megabytes.
-        aside = before or not small
-        sent = await asyncio.to_thread(serialise, sends) if aside else serialise(sends)
+        work = Work(key_id, taken, own or b"", id)
+        pieces = sent_on(taken, before, work.items)
+        # What came before may be pictures of megabytes.
+        aside = sum(map(len, pieces)) > SMALL
+        sent = await WORKERS.joined(pieces) if aside else b"".join(pieces)
         if len(sent) > limit and before:
             raise too_long()
         try:
             call = await self._route.ready(request, context, sent, request.query.get("model"))
         except NotJson as error:  # all of it together is more than one request may have
             raise no_json(request.headers, error) from None
-        del raw, sent, sends, before, body
+        del raw, own, sent, pieces, before, taken
         work.response["model"] = call.model
         if call.stream:
             renames = call.renamed is not None

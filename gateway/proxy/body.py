@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
 import orjson
@@ -112,7 +112,7 @@ def exact(data: bytes) -> bytes:
     return bytes(memoryview(data))
 
 
-def serialise(body: JsonObject) -> bytes:
+def serialise(body: Mapping[str, Any] | Sequence[Any]) -> bytes:
     """Return ``body`` as JSON, with the order of keys and unknown fields as they came. It may be
     kept.
     """

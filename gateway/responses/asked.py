@@ -17,7 +17,7 @@ JsonObject = dict[str, Any]
 #: The fields that are the gateway's own, and not the model's.
 MEMORY: Final = ("previous_response_id", "conversation", "background", "store")
 #: Fields of a request that its response repeats, with what OpenAI's has where nothing was said.
-_REPEATED: Final[Mapping[str, Any]] = {
+REPEATED: Final[Mapping[str, Any]] = {
     "instructions": None,
     "max_output_tokens": None,
     "metadata": {},
@@ -123,24 +123,12 @@ def items_in(body: Mapping[str, Any]) -> list[JsonObject]:
     return given
 
 
-def sent_on(
-    body: JsonObject, before: Sequence[JsonObject], items: Sequence[JsonObject]
-) -> JsonObject:
-    """Return the body that a model is sent: with the items that came ``before`` in front of its own
-    ``items``, and without what is not the model's.
-    """
-    sent = {name: value for name, value in body.items() if name not in MEMORY}
-    if before or "input" in sent:
-        sent["input"] = [*before, *items]
-    return sent
-
-
-def listed(items: Sequence[JsonObject], owner: str) -> list[JsonObject]:
+def listed(items: Sequence[JsonObject], owner: str, before: int = 0) -> list[JsonObject]:
     """Return ``items`` as they are listed: each with an id and a type, and texts as content parts.
 
-    ``owner``: the id of what has them. An id is the same each time.
+    ``owner``: the id of what has them, with so many ``before`` them. An id is the same each time.
     """
-    return [_listed(item, place, owner) for place, item in enumerate(items)]
+    return [_listed(item, place, owner) for place, item in enumerate(items, before)]
 
 
 def _listed(item: JsonObject, place: int, owner: str) -> JsonObject:
@@ -161,10 +149,12 @@ def _listed(item: JsonObject, place: int, owner: str) -> JsonObject:
 def dress(response: JsonObject, body: Mapping[str, Any], asked: Asked, id: str) -> None:
     """Give a ``response`` of a model its ``id``, and all that OpenAI's has of its request."""
     response["id"] = id
-    for name, otherwise in _REPEATED.items():
+    for name, otherwise in REPEATED.items():
         if response.get(name) is None:
             said = body.get(name)
             response[name] = otherwise if said is None else said
+    if not isinstance(response.get("output"), list):
+        response["output"] = []
     response["background"] = asked.background
     response["store"] = asked.store
     response["previous_response_id"] = asked.previous

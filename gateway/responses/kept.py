@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from gateway.errors import BadRequest, GatewayError, NotFound, ShuttingDown, Unavailable
 from gateway.responses.asked import Asked, JsonObject, listed
-from gateway.responses.found import Found, found_in, not_found, unfinished
-from gateway.responses.packing import pack, unpack, unpack_all
+from gateway.responses.found import Found, found_in, not_found, said_in, unfinished
+from gateway.responses.packing import pack, unpack, unpack_texts
+from gateway.responses.taken import inner, parsed
 from gateway.responses.work import Work, said
 from gateway.streams.kept import KeptStreams
 from gateway.tasks import cancel_and_wait, spawn, spawn_lasting
@@ -102,9 +103,10 @@ class KeptResponses:
 
     # --- for each request ------------------------------------------------------------------
 
-    async def before(self, asked: Asked, key_id: str, most: int) -> list[JsonObject]:
+    async def before(self, asked: Asked, key_id: str, most: int) -> list[bytes]:
         """Return the items that come before the input of a request of a key: of the responses, or
-        of the conversation, that it goes on with. Those in the store may have ``most`` bytes.
+        of the conversation, that it goes on with. Those in the store may have ``most`` bytes. Each
+        is several, as JSON with commas between them.
 
         Raises :class:`BadRequest` and :class:`NotFound` for what there isn't, and
         :class:`PayloadTooLarge`.
@@ -113,7 +115,7 @@ class KeptResponses:
             param = "previous_response_id"
             return await self._items_of_chain(asked.previous, key_id, param, most)
         if asked.conversation is not None:
-            items = await self.items_in(asked.conversation, key_id, most)
+            items = await self._texts_in(asked.conversation, key_id, most)
             if items is None:
                 raise NotFound(
                     f"this key has no conversation {asked.conversation!r}",
@@ -124,21 +126,27 @@ class KeptResponses:
             return items
         return []
 
-    async def items_in(
-        self, conversation: str, key_id: str, most: int | None = None
-    ) -> list[JsonObject] | None:
+    async def items_in(self, conversation: str, key_id: str) -> list[JsonObject] | None:
         """Return what was said in a conversation of a key, the first first, if it has that; with
-        what isn't written yet. Raises :class:`PayloadTooLarge` for more than ``most`` bytes.
+        what isn't written yet.
+        """
+        items = await self._texts_in(conversation, key_id, None)
+        return None if items is None else await asyncio.to_thread(parsed, items)
+
+    async def _texts_in(
+        self, conversation: str, key_id: str, most: int | None
+    ) -> list[bytes] | None:
+        """Return the same as JSON, one by one. Raises :class:`PayloadTooLarge` for more than
+        ``most`` bytes.
         """
         waiting = self._unwritten_in(conversation)
         kept = await self.store.items_of(conversation, key_id)
         if kept is None:
             return None
-        items: list[JsonObject]
-        items = await asyncio.to_thread(unpack_all, [item.item for item in kept], most)
+        items = await asyncio.to_thread(unpack_texts, [item.item for item in kept], most)
         written = {item.id for item in kept}
         for work in waiting:
-            items += [item for item in said(work) if item["id"] not in written]
+            items += [text for id, text in said(work) if id not in written]
         return items
 
     async def settle(self, conversation: str) -> None:
@@ -150,23 +158,20 @@ class KeptResponses:
         works = self._unwritten.values()
         return [work for work in works if work.asked.conversation == conversation]
 
-    async def _items_of_chain(
-        self, id: str, key_id: str, param: str, most: int
-    ) -> list[JsonObject]:
-        late: list[list[JsonObject]] = []
+    async def _items_of_chain(self, id: str, key_id: str, param: str, most: int) -> list[bytes]:
+        late: list[bytes] = []  # the last first
         wanted: str | None = id
         while wanted is not None and (work := self._own_work(wanted, key_id)) is not None:
             if not work.over:
                 raise unfinished(wanted, work.response["status"], param)
-            late.append([*work.items, *work.response["output"]])
+            late += (inner(work.response["output"]), work.items)
             wanted = work.asked.previous
-        early: list[JsonObject] = []
+        early: list[bytes] = []
         if wanted is not None:
             chain = await self.store.chain_of(wanted, key_id, _LONGEST, 2 * most)
             if any(each.running is not None for each in chain):  # at another gateway
                 raise unfinished(id, "in progress", param)
-            packed = [part for each in chain for part in (each.input, each.response)]
-            unpacked = await asyncio.to_thread(unpack_all, packed, most)
+            early = await asyncio.to_thread(said_in, chain, most)
             missing = wanted if not chain else chain[0].previous_id
             if missing is not None:
                 raise BadRequest(
@@ -176,9 +181,7 @@ class KeptResponses:
                     code="previous_response_not_found",
                 )
             self._note_use([each.id for each in chain], None)
-            for asked, response in zip(unpacked[::2], unpacked[1::2], strict=True):
-                early += [*asked, *response["output"]]
-        return early + [item for items in reversed(late) for item in items]
+        return early + late[::-1]
 
     @property
     def under_way(self) -> int:
@@ -248,11 +251,12 @@ class KeptResponses:
 
         Raises what :meth:`before` does.
         """
-        items = found.items
+        items = [found.items]
         if found.previous is not None:
             before = await self._items_of_chain(found.previous, key_id, "response_id", most)
             items = [*before, *items]
-        return await asyncio.to_thread(listed, items, str(found.response["id"]))
+        id = str(found.response["id"])
+        return await asyncio.to_thread(lambda: listed(parsed(items), id))
 
     async def delete(self, id: str, key_id: str) -> None:
         """Delete the response ``id`` of a key, and end the work on it. Raises :class:`NotFound`."""

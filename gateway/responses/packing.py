@@ -17,7 +17,12 @@ _LEVEL: Final = 1
 
 def pack(value: Any) -> bytes:
     """Return ``value`` as packed JSON."""
-    return zlib.compress(serialise(value), _LEVEL)
+    return pack_text(serialise(value))
+
+
+def pack_text(text: bytes) -> bytes:
+    """Return JSON, packed."""
+    return zlib.compress(text, _LEVEL)
 
 
 def unpack(packed: bytes) -> Any:
@@ -33,17 +38,29 @@ def too_long() -> PayloadTooLarge:
     )
 
 
-def unpack_all(packed: Sequence[bytes], most: int | None) -> list[Any]:
-    """Return the values that were packed. Raises :class:`PayloadTooLarge` for more than ``most``
-    bytes of JSON, if there is such a limit.
+def pack_items(items: bytes) -> bytes:
+    """Return items, JSON with commas between them, as packed JSON: a list."""
+    packing = zlib.compressobj(_LEVEL)
+    return (
+        packing.compress(b"[") + packing.compress(items) + packing.compress(b"]") + packing.flush()
+    )
+
+
+def unpack_items(packed: bytes) -> bytes:
+    """Return the JSON of a list that was packed, without its brackets."""
+    return zlib.decompress(packed)[1:-1]
+
+
+def unpack_texts(packed: Sequence[bytes], most: int | None) -> list[bytes]:
+    """Return the JSON that was packed. Raises :class:`PayloadTooLarge` for more than ``most``
+    bytes of it, if there is such a limit.
     """
-    values: list[Any] = []
+    texts: list[bytes] = []
     for each in packed:
-        unpacked = zlib.decompress(each)
-        if most is not None and (most := most - len(unpacked)) < 0:
+        texts.append(text := zlib.decompress(each))
+        if most is not None and (most := most - len(text)) < 0:
             raise too_long()
-        values.append(orjson.loads(unpacked))
-    return values
+    return texts
 
 
 def pack_events(pieces: Sequence[bytes], *, chunked: bool) -> bytes:

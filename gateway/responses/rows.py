@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gateway.access.stored_responses import StoredItem, StoredResponse
-from gateway.responses.packing import pack, pack_events
+from gateway.responses.packing import pack, pack_events, pack_items, pack_text
 from gateway.responses.work import Work, said
 
 _MICRO = 1e6
@@ -13,7 +13,7 @@ def rows_of(work: Work) -> tuple[StoredResponse, list[StoredItem]]:
     """Return the response of ``work``, which is over, and what it adds to its conversation."""
     items: list[StoredItem] = []
     if work.asked.conversation is not None:
-        items = [StoredItem(item["id"], pack(item)) for item in said(work)]
+        items = [StoredItem(id, pack_text(item)) for id, item in said(work)]
     recording, events = work.recording, None
     if recording is not None and not recording.lost:
         events = pack_events(recording.pieces, chunked=recording.chunked)
@@ -30,5 +30,5 @@ def row_of(work: Work, running: str | None = None) -> StoredResponse:
         work.asked.conversation,
         running,
         pack(work.response),
-        pack(work.items),
+        pack_items(work.items),
     )

@@ -10,7 +10,8 @@ from typing import Any, Final
 
 from gateway.errors import Cancelled, GatewayError
 from gateway.proxy.body import serialise
-from gateway.responses.asked import Asked, JsonObject, dress, items_in, listed
+from gateway.responses.asked import Asked, JsonObject, dress, listed
+from gateway.responses.taken import Taken
 from gateway.streams.recording import EndWork, Recording
 
 #: The events that end a response.
@@ -18,21 +19,25 @@ _LAST: Final = frozenset({"response.completed", "response.incomplete", "response
 _ITEM_DONE: Final = "response.output_item.done"
 
 
-class Work:
-    """A response of the key ``key_id`` to ``body``, which came in ``size`` bytes."""
+def new_id() -> str:
+    """Return an id for a response."""
+    return f"resp_{secrets.token_hex(24)}"
 
-    def __init__(self, key_id: str, asked: Asked, body: JsonObject, size: int = 0) -> None:
-        self.id = f"resp_{secrets.token_hex(24)}"
+
+class Work:
+    """The response ``id`` of the key ``key_id`` to what was ``taken``, with its own ``items``."""
+
+    def __init__(self, key_id: str, taken: Taken, items: bytes, id: str) -> None:
+        self.id = id
         self.key_id = key_id
-        self.asked = asked
-        self._asked_bytes = size
-        #: The items of its own input. Those of a conversation have ids, and are sent with them, so
-        #: that the prompt is the same when they come again.
-        self.items = items_in(body)
-        if asked.conversation is not None:
-            self.items = listed(self.items, self.id)
+        self.asked: Asked = taken.asked
+        #: The items of its own input, as JSON with commas between them.
+        self.items = items
+        #: Of those in a conversation: the id of each, and its bytes.
+        self.each = taken.items
         self.created = time.time()
-        self._body = body
+        self._body = taken.repeated
+        self._taken_bytes = len(taken.rest) + len(items)
         self._output: list[JsonObject] = []
         self._cancelled = False
         #: Whether anything of it has come, and whether it has come to its end.
@@ -46,7 +51,7 @@ class Work:
             "model": None,
             "output": [],
         }
-        dress(self.response, body, asked, self.id)
+        dress(self.response, self._body, self.asked, id)
         #: Its stream, if it is one; it is set when that has begun, or will never begin.
         self.recording: Recording | None = None
         self.started = asyncio.Event()
@@ -64,7 +69,7 @@ class Work:
     @property
     def size(self) -> int:
         """About how many bytes of memory it takes."""
-        return self._asked_bytes + (0 if self.recording is None else self.recording.size)
+        return self._taken_bytes + (0 if self.recording is None else self.recording.size)
 
     def look(self) -> None:
         """Bring its status up to date: what isn't streamed tells nothing before its end."""
@@ -97,7 +102,9 @@ class Work:
         return serialise(parsed)
 
     def _end(self, response: JsonObject) -> None:
-        if response.get("status") == "failed" and not response.get("output"):
+        if not isinstance(response.get("status"), str):  # no llama-server's, but it has come
+            response["status"] = "completed"
+        if response["status"] == "failed" and not response.get("output"):
             response["output"] = self._output  # as far as it had come
         self.response, self.complete = response, True
 
@@ -140,6 +147,13 @@ class Work:
         self.ending.set()
 
 
-def said(work: Work) -> list[JsonObject]:
-    """Return what was asked and answered, as it is listed."""
-    return listed([*work.items, *work.response["output"]], work.id)
+def said(work: Work) -> list[tuple[str, bytes]]:
+    """Return the items that were asked and answered in a conversation, as they are listed: the id
+    of each, and its JSON. May take a while.
+    """
+    items, start = [], 0
+    for id, size in work.each:
+        items.append((id, work.items[start : start + size]))
+        start += size + 1
+    output = listed(work.response["output"], work.id, len(items))
+    return items + [(item["id"], serialise(item)) for item in output]

@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
-from gateway.responses.asked import asked_of, listed
+from gateway.responses.asked import listed
 from gateway.responses.rows import row_of
-from gateway.responses.work import Work
+from gateway.responses.taken import take
+from gateway.responses.work import Work, new_id
 from gateway.tasks import spawn
 from tests.harness import MakeGateway, Running, eventually
 from tests.remote_server import Asked
@@ -158,8 +159,10 @@ async def test_only_the_gateway_that_works_on_it_can_cancel_it(running: Running)
     key_id = next(record.id for record in ring.records if record.name == "test")
     kept = running.gateway.responses
     assert kept is not None
-    body = {"input": "hi", "background": True}
-    begun = row_of(Work(key_id, asked_of(body), body), "elsewhere")
+    id = new_id()
+    taken, items = take(b'{"input": "hi", "background": true}', 9, id)
+    assert items is not None
+    begun = row_of(Work(key_id, taken, items, id), "elsewhere")
     await kept.store.put_response(lambda: (begun, []))
     status, said = await running.json("POST", f"{PATH}/{begun.id}/cancel")
     assert (status, said["error"]["code"]) == (400, "response_elsewhere")
