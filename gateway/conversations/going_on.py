@@ -8,7 +8,7 @@ better, this says nothing.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Final, Generic, Protocol, TypeVar
 
@@ -34,9 +34,10 @@ BoundedT = TypeVar("BoundedT", bound=Bounded)
 class Bounds(Generic[BoundedT]):
     """Those of ``slots``, in order.
 
-    ``apart``: none begins another. Then a bound may get longer without being put in order anew:
-    what begins with it begins with no other, be they longer or not. So :meth:`changed` is to be
-    called for every other change.
+    ``apart``: none begins another, but those that are the same. Then a bound may get longer without
+    being put in order anew: what begins with it begins with no other, be they longer or not. So
+    :meth:`changed` is to be called for every other change, and for this one where some are
+    ``alike``.
     """
 
     def __init__(self, slots: Sequence[BoundedT]) -> None:
@@ -45,7 +46,7 @@ class Bounds(Generic[BoundedT]):
         #: every request looks at these itself, see :meth:`find`.
         self.ordered: list[bytes] = [_LAST]
         self.whose: list[BoundedT | None] = [None]
-        self.apart = False
+        self.apart = self.alike = False
 
     def changed(self) -> None:
         """Some bound is another one, and not only longer; or there is a slot more."""
@@ -54,9 +55,11 @@ class Bounds(Generic[BoundedT]):
     def _put_in_order(self) -> None:
         whose = sorted(self._slots, key=_bound_of)
         ordered = [slot.bound for slot in whose]
-        self.apart = ordered[:1] != [ANYTHING] and not any(
-            later.startswith(bound) and bound != NOTHING for bound, later in pairwise(ordered)
-        )
+        begun = [
+            one for one in pairwise(ordered) if one[1].startswith(one[0]) and one[0] != NOTHING
+        ]
+        self.alike = any(bound == later for bound, later in begun)
+        self.apart = ordered[:1] != [ANYTHING] and all(bound == later for bound, later in begun)
         self.ordered, self.whose = [*ordered, _LAST], [*whose, None]
 
     def find(self, sent: bytes) -> BoundedT | None:
@@ -75,6 +78,16 @@ class Bounds(Generic[BoundedT]):
         if sent.startswith(begin) and ordered[0] and not ordered[after].startswith(begin):
             return self.whose[after - 1]
         return None
+
+    def all_of(self, sent: bytes) -> Iterator[BoundedT]:
+        """Yield those whose bounds are the longest beginnings of what is ``sent``, after a look for
+        the first of them with :meth:`find`.
+        """
+        at = bisect_right(self.ordered, sent) - 1
+        while at >= 0 and sent.startswith(self.ordered[at]):
+            if (slot := self.whose[at]) is not None:
+                yield slot
+            at -= 1
 
     def with_all_of(self, text: bytes) -> BoundedT | None:
         """Return the slot whose bound begins with ``text``, if only one does, and with more."""

@@ -42,7 +42,7 @@ class SlotTable:
         Many clients may ask the same at once (a probe, a batch with one prompt); :attr:`bounds`
         tell only one of the slots that have it, which may be busy with it.
         """
-        for slot in self.to_look_at:
+        for slot in self.bounds.all_of(sent):
             if (said := slot.ready) is None or said.owner != owner:
                 continue
             bound, end = slot.bound, said.recognised.end

@@ -274,6 +274,8 @@ class Turn(Said):
             else:  # besides, it is as it was left by what it went on with
                 text = self.text = sent[: known.cut]
                 self.sent = b""
+                if (bounds := slots.bounds).alike and text != slot.bound:
+                    bounds.changed()
                 slot.bound = slot.left = text
                 slot.said = slot.ready = self
                 slot.asking = slot.seen = None
