@@ -19,6 +19,7 @@ from gateway.cluster.group import Group
 from gateway.cluster.identity import Identity
 from gateway.cluster.known_node import KnownNode
 from gateway.cluster.link import Link, Unreachable
+from gateway.cluster.node_status import status_of
 from gateway.cluster.on_nodes import adopted, ordered
 from gateway.cluster.own_files import OwnFiles
 from gateway.cluster.remote_pulls import RemotePulls
@@ -221,7 +222,7 @@ class Cluster:
 
     def report(self) -> list[NodeStatus]:
         """Return every node that has been heard of."""
-        return [node.status() for _, node in sorted(self._nodes.items())]
+        return [status_of(node) for _, node in sorted(self._nodes.items())]
 
     @property
     def drained(self) -> frozenset[str]:

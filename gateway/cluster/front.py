@@ -5,7 +5,7 @@ One port for all of them. Who connects must have a certificate of the cluster, a
 which door it wants in (``LLM-GATEWAY/1 KEY``); each start of a llama-server has a door of its own,
 with a key of its own. The answer is ``OK`` when the llama-server has taken the connection, or
 ``NO`` and the reason: a request that follows has reached it, and one that could not is known not to
-have. After that nothing is parsed: bytes go both ways as they come.
+have. After that nothing is parsed: bytes go both ways as they come. Who gives no key tries the way.
 """
 
 from __future__ import annotations
@@ -178,6 +178,8 @@ class _Caller(NearEnd):
         self._knock += data
         if self._opening is not None or len(self._knock) > _LONGEST_KNOCK:
             self._transport.abort()  # it must wait for the answer
+        elif self._knock == KNOCK + b"\n":
+            self._transport.write(LET_IN)  # it is here to try the way, and leaves again
         elif data.endswith(b"\n"):
             self._timer.cancel()
             self._opening = spawn(self._enter(), name="a connection of the cluster")

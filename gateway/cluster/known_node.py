@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from gateway.backends.logring import LogRing
-from gateway.backends.nodes import NodeStatus, memory_on
+from gateway.backends.nodes import memory_on
 from gateway.backends.placement import Memory
 from gateway.cluster.ca import server_name
 from gateway.cluster.link import ANSWER, Link, Refused, Unreachable
@@ -33,9 +33,12 @@ from gateway.cluster.told import (
     ServerState,
     Stores,
 )
+from gateway.cluster.way import try_way
 from gateway.errors import GatewayError
 from gateway.models.local_model import LocalModel
+from gateway.secret import Secret
 from gateway.tasks import cancel_and_wait, spawn, spawn_lasting
+from gateway.upstream import TcpAddress
 
 _log = logging.getLogger(__name__)
 
@@ -77,7 +80,7 @@ class KnownNode:
         pulls: RemotePulls,
     ) -> None:
         self.name = name
-        self.context = context
+        self._context = context
         self.server_name = server_name(name)
         self.host = ""
         self.port = 0
@@ -134,20 +137,9 @@ class KnownNode:
         """What this gateway runs there."""
         return tuple(self._runs.values())
 
-    def status(self) -> NodeStatus:
-        """Return what reports for administrators show."""
-        return NodeStatus(
-            self.name,
-            self.up,
-            self.drained,
-            self.problem,
-            self.host,
-            self.version,
-            self.has.gpu,
-            self.has.rpc.problem,
-            tuple(self.has.report.get("devices", ())),
-            tuple(run.order.spec.name for run in self._runs.values()),
-        )
+    def front(self, key: Secret) -> TcpAddress:
+        """Return the way in by the door that ``key`` opens."""
+        return TcpAddress(self.host, self.port, self._context, "localhost", self.server_name, key)
 
     def wake(self) -> None:
         """Ask it again at once: it has announced itself."""
@@ -248,12 +240,8 @@ class KnownNode:
                 async with asyncio.timeout(_END + self.patience):
                     await self.ask("stop", run.order.server, self.patience)
             except (GatewayError, TimeoutError) as error:
-                _log.warning(
-                    "the node %s cannot be told to end %s: %s",
-                    self.name,
-                    run.order.spec.name,
-                    error,
-                )
+                what = f"the node {self.name} cannot be told to end {run.order.spec.name}"
+                _log.warning("%s: %s", what, error)
                 self._ended.add(run.order.server)
         await self.forget(run)
 
@@ -295,6 +283,8 @@ class KnownNode:
         certificate, authorities = await self._certify(self.name, state.request)
         self.port = await self.ask("certify", self._gateway, certificate, authorities)
         self.host, self.version, self.request = state.host, state.version, state.request
+        if not self.up:
+            await self._try_way()
         if state.boot != self._boot:
             if self._boot:
                 _log.warning("the node %s has started anew", self.name)
@@ -326,6 +316,15 @@ class KnownNode:
         self._pulls.met(self, state.pulls)
         self._changed()
         return state.last
+
+    async def _try_way(self) -> None:
+        """Raise :class:`Unreachable` where requests would not reach it."""
+        try:
+            await try_way(self.front(Secret("")))
+        except Unreachable as error:
+            if error.message != self.problem:
+                _log.warning("the node %s can't be used: %s", self.name, error.message)
+            raise
 
     def _wanted(self, one: ServerState) -> bool:
         """Take over a llama-server of ours that nobody here knows, if it is wanted."""

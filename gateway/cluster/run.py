@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import ssl
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
@@ -35,6 +34,7 @@ from gateway.cluster.told import (
     Used,
 )
 from gateway.errors import BackendError, GatewayError, LoadFailed
+from gateway.secret import Secret
 from gateway.tasks import spawn
 from gateway.upstream import TcpAddress, UpstreamPool
 
@@ -55,8 +55,8 @@ class There(Protocol):
     host: str
     port: int
     server_name: str
-    context: ssl.SSLContext
 
+    def front(self, key: Secret, /) -> TcpAddress: ...
     async def begin(self, run: ClusterRun, /) -> None: ...
     async def kill(self, run: ClusterRun, /) -> None: ...
     async def end(self, run: ClusterRun, /, *, over: bool) -> None: ...
@@ -167,16 +167,8 @@ class ClusterRun:
         await self._until(lambda: self._ready is not None)
         ready = self._ready
         assert ready is not None
-        there = self._there
         self.pool = UpstreamPool(
-            TcpAddress(
-                there.host,
-                there.port,
-                there.context,
-                "localhost",
-                there.server_name,
-                ready.key,
-            ),
+            self._there.front(ready.key),
             max_connections=self.order.spec.parallel + _UNQUEUED,
             connect_timeout=_CONNECT,
             silent_is_gone=True,

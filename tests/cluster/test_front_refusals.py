@@ -80,7 +80,6 @@ async def test_another_node_at_that_address_is_not_asked(attic: Attic) -> None:
     [
         b"GET / HTTP/1.1\r\n\r\n",
         b"\n",
-        b"LLM-GATEWAY/1 \n",
         b"LLM-GATEWAY/2 KEY\n",
         b"LLM-GATEWAY/1 KEY\r\n",
         b"LLM-GATEWAY/1 KEY\nGET / HTTP/1.1\r\n\r\n",  # before it has been let in
