@@ -25,6 +25,7 @@ from gateway.cli.node_service import (
 from gateway.cli.options import add_config
 from gateway.cli.parser import explain
 from gateway.cli.terminal import is_terminal
+from gateway.cluster.dismissal import EXIT_STATUS, NodeRemoved
 from gateway.config.head_address import CLIENT, PORT, parse_head
 from gateway.errors import BadRequest
 from gateway.names import HERE, parse_node
@@ -104,7 +105,7 @@ def _add_join(command: argparse.ArgumentParser) -> None:
             "llm-gateway node join 192.168.1.5",
             "llm-gateway node join 192.168.1.5 --name attic --llm-storage /srv/models",
         ],
-        exits={0: "it was ended"},
+        exits={0: "it was ended", EXIT_STATUS: "its node was removed from the cluster"},
     )
 
 
@@ -138,23 +139,31 @@ def run_head(args: argparse.Namespace) -> int:
             folder=folder,
         )
         head.storage.mkdir(mode=0o700, exist_ok=True)
-        _say(f"The head of a cluster, at {host}:{args.port}. On each other machine:")
-        _say("")
-        _say(f"  llm-gateway node join {host}{'' if args.port == PORT else f':{args.port}'}")
-        _say("")
-        _say(f"It asks for the token: {head.token.read_text()}")
-        _say("")
-        _say("Ray listens at every address of this machine: let only yours reach it.")
-        if settings.cluster is None:
-            _say("The gateway here uses the cluster with `cluster: {engine: ray}` in gateway.yaml.")
-        return _until_ended(head.run(_say, joining.environment()))
+        token = head.token.read_text()
+
+        def ready() -> None:
+            _say("The head runs. On each other machine:")
+            _say("")
+            _say(f"  llm-gateway node join {host}{'' if args.port == PORT else f':{args.port}'}")
+            _say("")
+            _say(f"It asks for the token: {token}")
+            _say("")
+            _say("Ray listens at every address of this machine: let only yours reach it.")
+            if settings.cluster is None:
+                what = "uses the cluster with `cluster: {engine: ray}` in gateway.yaml."
+                _say(f"The gateway here {what}")
+
+        _say(f"Starting the head of a cluster, at {host}:{args.port}.")
+        return _until_ended(head.run(_say, joining.environment(), ready))
 
 
 # --- a node ----------------------------------------------------------------------------------
 
 
 def run_join(args: argparse.Namespace) -> int:
-    """Join, and stay until this is ended. Return 0, or raise what is wrong."""
+    """Join, and stay until this is ended, or the node is removed. Return the exit status, or raise
+    what is wrong.
+    """
     from gateway.cluster import joining
     from gateway.cluster.node_settings import NodeSettings
     from gateway.cluster.ray_process import WrongToken, folder_of
@@ -192,6 +201,9 @@ def run_join(args: argparse.Namespace) -> int:
         )
         try:
             return _until_ended(member.run(_say, joining.environment()))
+        except NodeRemoved as removed:
+            print(removed.message, file=sys.stderr, flush=True)
+            return EXIT_STATUS
         except WrongToken:
             if not known and token is not None:
                 token.unlink(missing_ok=True)  # so that it is asked for again

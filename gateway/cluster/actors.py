@@ -73,7 +73,8 @@ class NodeActor:
             try:
                 node = self._node
                 told = registry_of(ray).ask.remote("announce", node.name, node.boot, node.claims)
-                ray.get(told, timeout=ANNOUNCE_EVERY)
+                if not ray.get(told, timeout=ANNOUNCE_EVERY):
+                    self._loop.wait(node.dismiss())  # who removed it could not reach it
             except Exception as error:  # the head is away, or the registry is being started anew
                 _log.warning("the node cannot announce itself: %s", type(error).__name__)
             time.sleep(ANNOUNCE_EVERY)

@@ -248,8 +248,9 @@ class Cluster:
                 self.drained_node(name)
 
     def _forget(self, name: str) -> None:
-        """Know a node no more that was removed."""
-        node = self._nodes.pop(name)
+        """Know a node no more that was removed; other gateways' news of it may come first."""
+        if (node := self._nodes.pop(name, None)) is None:
+            return
         self._boots.pop(name, None)
         for run in node.runs:
             run.lose(f"its node {name!r} has been removed")

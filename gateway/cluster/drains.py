@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from gateway.backends.nodes import UnknownNode
-from gateway.cluster.link import Link, Refused, Unreachable
+from gateway.cluster.link import Link, Unreachable
 from gateway.cluster.told import NODE, REGISTRY, NodeState
 from gateway.errors import Conflict, GatewayError
 from gateway.private_files import write_private
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from gateway.cluster.run import ClusterRun
 
 _FILE: Final = "drained.json"
+#: Seconds for a node to tell its machine that it was removed.
+_DISMISS: Final = 5.0
 
 
 class Drains:
@@ -116,8 +118,6 @@ class Drains:
             await self.set(node.name, True)
             await self._left(node)
             await self._refuse_where_used(node)
-            with contextlib.suppress(Refused):  # its actor is gone already
-                await self._link.kill(NODE + node.name)
             await self._link.call(REGISTRY, "leave", node.name)
         except Unreachable as error:
             return Unreachable(
@@ -132,7 +132,20 @@ class Drains:
                 if self.shared:
                     await self._link.call(REGISTRY, "drain", self.gateway, node.name, False)
             await self.take(self.names - {node.name})
+        await self._dismiss(node)
         return None
+
+    async def _dismiss(self, node: KnownNode) -> None:
+        """Have `node join` end there, and nothing of the node stay in Ray.
+
+        What can't be reached now hears of it as soon as it announces itself.
+        """
+        name = NODE + node.name
+        with contextlib.suppress(GatewayError):
+            if node.up:
+                await self._link.call(name, "dismiss", within=_DISMISS)
+        with contextlib.suppress(GatewayError):
+            await self._link.kill(name)
 
     async def _left(self, node: KnownNode) -> None:
         """Return when all that we run on a node is over. Raises :class:`Conflict`."""

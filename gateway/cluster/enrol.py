@@ -3,7 +3,8 @@
 ``python -m gateway.cluster.enrol`` is a program of its own: Ray's driver, which ends when the actor
 works. It reads one JSON object, what :func:`order` makes, and prints one: ``error`` is ``null``, or
 what went wrong. An actor of the same name is ended before: it is from a life of the node that is
-over. On the head's machine there is no node, and only the registry is seen to.
+over. On the head's machine there is no node, and only the registry is seen to. A node that comes
+back by itself is not started if it was removed meanwhile: ``error`` is :data:`REMOVED` then.
 """
 
 from __future__ import annotations
@@ -21,8 +22,10 @@ from typing import Any, Final
 
 from gateway.cluster.actors import NodeActor, registry_of
 from gateway.cluster.node_settings import NodeSettings
-from gateway.cluster.told import NAMESPACE, NODE
+from gateway.cluster.told import NAMESPACE, NODE, Members
 
+#: What is printed of a node that was removed.
+REMOVED: Final = "removed"
 #: Seconds for the actor to look at its machine, for the registry to answer, and for Ray to forget
 #: an actor that was ended.
 _START: Final = 120.0
@@ -30,18 +33,27 @@ _ANSWER: Final = 20.0
 _FORGET: Final = 15.0
 
 
-def order(address: str, host: str, node: tuple[str, NodeSettings] | None = None) -> str:
-    """Return what this program reads. ``host``: the address of this machine in the cluster."""
+def order(
+    address: str,
+    host: str,
+    node: tuple[str, NodeSettings] | None = None,
+    *,
+    by_itself: bool = False,
+) -> str:
+    """Return what this program reads. ``host``: the address of this machine in the cluster;
+    ``by_itself``: nobody has asked for it now, it was there before.
+    """
     wanted: dict[str, Any] = {"address": address, "host": host, "name": None}
     if node is not None:
         plain = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(node[1]).items()}
-        wanted |= {"name": node[0], "settings": plain}
+        wanted |= {"name": node[0], "settings": plain, "by_itself": by_itself}
     return json.dumps(wanted)
 
 
 def settings_of(plain: dict[str, Any]) -> NodeSettings:
     """Return the settings in an order."""
-    paths = {key: Path(plain[key]) for key in ("llm_storage", "data_dir")}
+    keys = ("llm_storage", "data_dir", "dismissal")
+    paths = {key: Path(plain[key]) for key in keys if plain[key] is not None}
     return NodeSettings(**{**plain, **paths})
 
 
@@ -61,8 +73,10 @@ def main(text: str) -> str | None:
             # that.
             _node_ip_address=wanted["host"],
         )
-        _see_to_registry(ray)
+        members = _see_to_registry(ray)
         if wanted["name"] is not None:
+            if wanted["by_itself"] and wanted["name"] in members.removed:
+                return REMOVED
             actor = _started(ray, wanted["name"], settings_of(wanted["settings"]))
             ray.get(actor.__ray_ready__.remote(), timeout=_START)
     except Exception as error:
@@ -70,16 +84,23 @@ def main(text: str) -> str | None:
     return None
 
 
-def _see_to_registry(ray: Any) -> None:
-    """Have a registry that answers. When the head's machine ends in the wrong moment, Ray takes an
-    actor for alive that went with it, and starts no other.
+def _see_to_registry(ray: Any) -> Members:
+    """Have a registry that answers, and return what it knows.
+
+    When the head's machine ends in the wrong moment, Ray takes an actor for alive that went with
+    it, and starts no other.
     """
     registry = registry_of(ray)
     try:
-        ray.get(registry.ask.remote("nodes", -1), timeout=_ANSWER)
+        return _known(ray, registry)
     except (ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError):
         ray.kill(registry, no_restart=True)
-        _again(lambda: registry_of(ray))
+        return _known(ray, _again(lambda: registry_of(ray)))
+
+
+def _known(ray: Any, registry: Any) -> Members:
+    members: Members = ray.get(registry.ask.remote("nodes", -1), timeout=_ANSWER)
+    return members
 
 
 def _started(ray: Any, node: str, settings: NodeSettings) -> Any:

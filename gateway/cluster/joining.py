@@ -12,14 +12,15 @@ import json
 import os
 import socket
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
 from gateway import __version__
 from gateway.cluster import enrol, ray_command
+from gateway.cluster.dismissal import NodeRemoved, ends_when_removed
 from gateway.cluster.node_settings import NodeSettings
 from gateway.cluster.ray_process import CannotJoin, RayProcess, Say, WrongToken
 from gateway.sdnotify import Notifier
@@ -47,18 +48,28 @@ class Head:
     records: Path
     folder: Path
 
-    async def run(self, say: Say, environ: Mapping[str, str]) -> None:
-        """Run it until this is cancelled. Raises :class:`CannotJoin` if it can't be started."""
+    async def run(self, say: Say, environ: Mapping[str, str], ready: Callable[[], object]) -> None:
+        """Run it until this is cancelled. ``ready`` is called as soon as it can be joined.
+
+        Raises :class:`CannotJoin` if it can't be started.
+        """
         command = ray_command.head(self.host, self.port, self.folder)
         variables = ray_command.head_variables(self.token, self.storage)
         starting = {**environ, **variables, **ray_command.PATIENT}
         ray = RayProcess(command, starting, "head", self.records, at_once=True)
 
+        told = False
+
         async def start() -> None:
+            nonlocal told
             await ray.start()
             order = enrol.order(f"{_bracketed(self.host)}:{self.port}", self.host)
             await _enrol(order, {**environ, **variables})
-            say("The head runs.")
+            if told:
+                say("The head runs again.")
+            else:
+                ready()
+            told = True
             Notifier().ready("the head runs")
 
         await _keep_running(ray, say, start)
@@ -79,28 +90,37 @@ class Member:
 
     async def run(self, say: Say, environ: Mapping[str, str]) -> None:
         """Join, and stay until this is cancelled. Raises :class:`CannotJoin` if that isn't
-        possible to begin with.
+        possible to begin with, :class:`NodeRemoved` when it is not to be a node any more.
         """
         host = self.settings.host
         command = ray_command.node(self.address, host, self.name, self.resources, self.folder)
         variables = {**environ, **ray_command.variables(self.token)}
         starting = {**variables, **ray_command.PATIENT}
         ray = RayProcess(command, starting, self.name, self.settings.data_dir / "ray")
+        settings = replace(self.settings, dismissal=self.folder / "dismissal")
+        joined = False
 
         async def join() -> None:
+            nonlocal joined
             known = await ask_head(self.address, variables)
             if (reason := why_not(known, self.name, host)) is not None:
                 raise CannotJoin(reason)
             await ray.start()
-            await _enrol(enrol.order(self.address, host, (self.name, self.settings)), variables)
+            node = self.name, settings
+            order = enrol.order(self.address, host, node, by_itself=joined)
+            await _enrol(order, variables, self.name)
+            joined = True
             say(f"{self.name} has joined {self.address}, and is used until this ends.")
             Notifier().ready(f"joined {self.address}")
 
-        await _keep_running(ray, say, join)
+        async with ends_when_removed(self.name, self.folder / "dismissal"):
+            await _keep_running(ray, say, join)
 
 
-async def _enrol(order: str, environ: Mapping[str, str]) -> None:
+async def _enrol(order: str, environ: Mapping[str, str], node: str = "") -> None:
     done = await _answer("gateway.cluster.enrol", environ, _ENROL, text=order)
+    if done["error"] == enrol.REMOVED:
+        raise NodeRemoved(node)
     if done["error"] is not None:
         raise CannotJoin(f"Ray has started, and nothing works with it: {done['error']}")
 

@@ -31,6 +31,7 @@ from gateway.backends.machine import Machine, MachineReader
 from gateway.backends.memory import Needs
 from gateway.backends.placement import Demand, Memory
 from gateway.backends.process import Records
+from gateway.cluster import dismissal
 from gateway.cluster.ca import Credentials, Request, client_context, renew, server_context
 from gateway.cluster.estimated import estimated
 from gateway.cluster.files import Missing, has_files
@@ -295,6 +296,11 @@ class Node:
         self._servers[order.server] = server
         server.begin()
         spawn(self._follow(order.server, server), name=f"follow {order.spec.name}")
+
+    async def dismiss(self) -> None:
+        """Tell who has joined with this node that it was removed."""
+        if (file := self._settings.dismissal) is not None:
+            dismissal.tell(file)
 
     async def pull(self, order: PullOrder) -> None:
         """Begin to fetch a model from the hub. Raises :class:`Unavailable`: too many."""

@@ -12,8 +12,9 @@ class NodeSettings:
 
     ``host``: the address at which gateways reach its llama-servers, and the only one that is
     listened on for them. ``data_dir``: where it notes its children, and what models took of its
-    memory. ``orphan_after``: the llama-servers of a gateway that has not been heard of for so long
-    are ended.
+    memory. ``dismissal``: the socket at which it is told that the node was removed
+    (:mod:`.dismissal`). ``orphan_after``: the llama-servers of a gateway that has not been heard of
+    for so long are ended.
     """
 
     llama_server: str
@@ -21,4 +22,5 @@ class NodeSettings:
     data_dir: Path
     host: str
     load_timeout: float = 300.0
+    dismissal: Path | None = None
     orphan_after: float = 120.0

@@ -52,17 +52,19 @@ class Registry:
         self._want = asyncio.Event()
         self._claimed: dict[str, float] = {}  # by reservation, when a node said last that it is its
 
-    async def announce(self, node: str, boot: str, claims: Iterable[str] = ()) -> None:
-        """Note that a node is there, in this life of it. ``claims``: the reservations of the
-        llama-servers that it has.
+    async def announce(self, node: str, boot: str, claims: Iterable[str] = ()) -> bool:
+        """Note that a node is there, in this life of it; return False if it was removed.
+
+        ``claims``: the reservations of the llama-servers that it has.
         """
         self._claimed |= dict.fromkeys(claims, time.monotonic())
         if self._removed.get(node) == boot:  # said before it ended, and late
-            return
+            return False
         if self._nodes.get(node) != boot:
             self._nodes[node] = boot
             self._removed.pop(node, None)
             self._tell()
+        return True
 
     async def leave(self, node: str) -> None:
         """Forget a node, which won't come back by itself."""

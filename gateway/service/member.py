@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
+from gateway.cluster.dismissal import EXIT_STATUS
 from gateway.cluster.token import save_token, token_file
 from gateway.config.places import skeleton
 from gateway.service import host, linked, managed, release, units
@@ -41,6 +42,8 @@ ReadWritePaths=-/run/llm-gateway-head -/run/llm-gateway-node
 # Ray looks for its own processes, which are in other namespaces: without this it waits for ever.
 ProtectProc=default
 """
+#: It stays ended when its node is removed from the cluster, until somebody starts it.
+_REMOVED: Final = f"SuccessExitStatus={EXIT_STATUS}"
 
 
 def unit_of(role: str) -> str:
@@ -164,6 +167,8 @@ class MemberService(Service):
             "Wants=network-online.target\nAfter=network-online.target nvidia-persistenced.service"
         )
         text = text.replace("[Unit]\n", f"[Unit]\n{waits}\n", 1)
+        if role == NODE:
+            text = text.replace("\nRestart=", f"\n{_REMOVED}\nRestart=", 1)
         return text.replace("Type=notify\n", "Type=notify\nTimeoutStartSec=300s\n", 1)
 
     def _gpu_drop_ins(self) -> dict[str, str]:

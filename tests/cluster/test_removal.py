@@ -10,10 +10,11 @@ import pytest
 
 from gateway.backends.backend import State
 from gateway.cluster.cluster import Cluster
+from gateway.cluster.dismissal import NodeRemoved, ends_when_removed
 from gateway.cluster.link import Unreachable
 from gateway.cluster.registry import Registry
 from gateway.errors import Conflict
-from gateway.tasks import spawn
+from gateway.tasks import cancel_and_wait, spawn
 from tests.cluster.machines import Machines, gateway_of, up
 from tests.cluster.test_placing import answer, machines, own
 from tests.harness import eventually
@@ -103,6 +104,53 @@ async def test_what_a_removed_node_says_late_is_not_heard(machines: Machines, ow
         await cluster.remove("attic")
         await machines.registry.announce("attic", boot)
         assert (await machines.registry.nodes(-1)).boots == {}
+
+
+async def test_who_has_joined_is_told_that_its_node_was_removed(
+    machines: Machines, own: Path
+) -> None:
+    socket = machines.box.folder / "dismissal"
+    await machines.start("attic", dismissal=socket)
+    async with gateway_of(machines, folder=own) as (_, cluster):
+        await up(cluster, "attic")
+
+        async def join() -> None:
+            async with ends_when_removed("attic", socket):
+                await asyncio.Event().wait()
+
+        joined = spawn(fails(join(), NodeRemoved), name="join")
+        await eventually(socket.exists, "it listens")
+        await cluster.remove("attic")
+        assert "attic was removed from the cluster" in (await joined).message
+
+
+async def test_what_a_node_does_goes_on_where_nothing_tells_of_its_end(
+    machines: Machines,
+) -> None:
+    """A timeout of its own is what it was, and so is the end by a signal."""
+    socket = machines.box.folder / "dismissal"
+    with pytest.raises(TimeoutError):
+        async with ends_when_removed("attic", socket), asyncio.timeout(0.01):
+            await asyncio.Event().wait()
+    socket.unlink()
+
+    async def stay() -> None:
+        async with ends_when_removed("attic", socket):
+            await asyncio.Event().wait()
+
+    staying = spawn(stay(), name="stay")
+    await eventually(socket.exists, "it listens")
+    await cancel_and_wait(staying)
+    assert staying.cancelled()
+
+
+async def test_a_removed_node_that_was_not_reached_hears_of_it_when_it_announces_itself(
+    machines: Machines,
+) -> None:
+    node = await machines.start("attic")
+    await machines.registry.leave("attic")
+    assert await machines.registry.announce("attic", node.boot) is False
+    assert await machines.registry.announce("attic", "another life of it") is True
 
 
 @pytest.mark.parametrize("restarted", [False, True])

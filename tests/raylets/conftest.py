@@ -101,6 +101,7 @@ class Cluster:
         words = ("--host", "127.0.0.2", "--port", str(self.port))
         started = await self.command("head", "node", "head", *words)
         await started.until("The head runs.")
+        await started.until("It asks for the token")
         return started
 
     async def join(self, name: str, address: str) -> Command:

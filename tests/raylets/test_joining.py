@@ -9,9 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from gateway.cluster.dismissal import EXIT_STATUS
 from gateway.cluster.joining import ask_head
+from gateway.cluster.link import Link
 from gateway.cluster.ray_command import variables
-from tests.raylets.conftest import Cluster
+from gateway.cluster.told import REGISTRY
+from tests.raylets.conftest import LONG, Cluster
 
 pytestmark = pytest.mark.timeout(400)
 
@@ -46,6 +49,27 @@ async def test_a_node_joins_goes_and_comes_back_and_so_does_the_head(cluster: Cl
     assert await attic.end() == 0
 
 
+async def test_a_node_that_is_removed_is_told_so_and_ends(cluster: Cluster) -> None:
+    await cluster.head()
+    attic = await cluster.join("attic", "127.0.0.3")
+    cellar = await cluster.join("cellar", "127.0.0.4")
+    link = Link(cluster.address, lambda: None, cluster.token.parent)
+    link.open()
+    async with asyncio.timeout(LONG):
+        while not link.joined:
+            await asyncio.sleep(0.1)
+        # One announces itself, and hears of it then; the other one comes back from an outage.
+        await link.call(REGISTRY, "leave", "attic")
+        await link.call(REGISTRY, "leave", "cellar")
+        os.kill(raylet_of(cluster.folder / "cellar"), signal.SIGKILL)
+        for one, name in ((cellar, "cellar"), (attic, "attic")):
+            await one.until(f"{name} was removed from the cluster")
+            assert await one.process.wait() == EXIT_STATUS
+    await link.close()
+    again = await cluster.join("attic", "127.0.0.3")
+    assert await again.end() == 0
+
+
 async def test_who_may_not_join_is_told_why(cluster: Cluster) -> None:
     await cluster.head()
     await cluster.join("attic", "127.0.0.3")
@@ -64,6 +88,7 @@ async def test_who_may_not_join_is_told_why(cluster: Cluster) -> None:
         *("head", "node", "head", "--host", "127.0.0.2", "--port", str(cluster.port))
     )
     await twice.until("head runs already")
+    assert "node join" not in "".join(twice.lines)  # what can't be joined yet
 
 
 def raylet_of(data_dir: Path) -> int:
