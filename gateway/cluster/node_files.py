@@ -95,10 +95,20 @@ class NodeFiles:
 
         Raises :class:`CopyFailed`, at once where something is missing that can't be copied.
         """
+        try:
+            await self._fetch(spec, offers, credentials, told)
+        except CopyFailed as error:  # paths, and which machines there are, are for administrators
+            what = f"files of {spec.name!r} are missing on its node, and could not be copied there."
+            where = f"{self._node}: {error.message}"
+            raise CopyFailed(what, detail=where, code=error.code) from error
+
+    async def _fetch(
+        self, spec: LocalModel, offers: Sequence[Offer], credentials: Credentials, told: Told
+    ) -> None:
         lacks = await self.missing(spec)
         for one in lacks:
             if one.copied_as is None:
-                raise CopyFailed(f"{self._node}: {one.why}", code="not_copied")
+                raise CopyFailed(one.why or "a file is missing", code="not_copied")
         names = [one.copied_as for one in lacks if one.copied_as is not None]
         if names:
             await self._copies.copy(names, offers, credentials, told)

@@ -98,7 +98,10 @@ async def test_a_damaged_copy_is_not_used(machines: Machines, own: Path) -> None
     async with gateway_of(machines, model, folder=own) as (scheduler, cluster):
         await up(cluster, "cellar")
         error = await fails(scheduler.load("a"), LoadFailed)
+        assert "cellar: " in error.message
         assert "did not come as here has it (its hash is another)" in error.message
+        assert "could not be copied" in error.public
+        assert all(name not in error.public for name in ("cellar", str(other), Path(FILE).name))
         assert list((other / FILE).parent.iterdir()) == []
         await scheduler.load("a")
         assert (other / FILE).read_bytes() == content
