@@ -235,7 +235,7 @@ def _machine_notes(status: dict[str, Any]) -> Iterator[str]:
         yield f"warning: {machine['problem']}"
     for node in status.get("nodes", ()):
         if not node["up"]:
-            yield f"warning: the node {node['name']} is down: {node['problem']}"
+            yield f"warning: the node {node['name']} is away: {node['problem']}"
 
 
 def _bar(device: DeviceUse, width: int) -> RenderableType:

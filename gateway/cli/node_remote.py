@@ -110,7 +110,7 @@ def _row(node: dict[str, Any]) -> tuple[str, ...]:
     )
     return (
         node["name"],
-        state if node["up"] else "down",
+        state if node["up"] else "away",
         node["host"] or "-",
         devices or "-",
         ", ".join(node["models"]) or "-",

@@ -22,6 +22,7 @@ from gateway.cluster.link import Link, Unreachable
 from gateway.cluster.node_status import status_of
 from gateway.cluster.on_nodes import adopted, ordered
 from gateway.cluster.own_files import OwnFiles
+from gateway.cluster.remembered import Known, Remembered, known
 from gateway.cluster.remote_pulls import RemotePulls
 from gateway.cluster.run import ClusterRun
 from gateway.cluster.sought import SoughtRun
@@ -81,7 +82,9 @@ class Cluster:
         self._slots = slots and not shared
         self._link = join(address, self._link_changed, folder)
         self._nodes: dict[str, KnownNode] = {}
-        self._boots: dict[str, str] = {}
+        self._boots: dict[str, str] = {}  # the last life of each that was heard of
+        self._there: frozenset[str] = frozenset()  # those that the registry knows
+        self._remembered = Remembered(folder / "nodes.json")
         self._forgotten: set[asyncio.Task[None]] = set()
         self._opened = 0.0
         self._may_settle = False
@@ -89,7 +92,9 @@ class Cluster:
         self._own_files = OwnFiles(llm_storage, folder / "hashes.json", self._identity.giving)
         self._demands = Demands(self._nodes, llm_storage, self._own_files, shared=shared)
         self._drains = Drains(
-            self._nodes, self._link, folder, changed=self._drains_changed, forget=self._forget
+            *(self._nodes, self._boots, self._link, folder),
+            changed=self._drains_changed,
+            forget=self._forget,
         )
         #: What it has fetched from the hub by nodes.
         self.pulls = RemotePulls(self._nodes)
@@ -107,12 +112,15 @@ class Cluster:
 
     async def open(self) -> None:
         """Begin to join the cluster. Raises ``OSError`` where ``folder`` can't be used."""
-        await asyncio.to_thread(self._load)
+        remembered = await asyncio.to_thread(self._load)
         self._opened = time.monotonic()
         self._link.open()
         self._watching = spawn_lasting(self._watch, name="watch the registry of nodes")
         self._keeping = spawn_lasting(self._identity.keep, name="renew the certificate for nodes")
         self._drains.gateway, self._drains.shared = self._gateway, self.shared
+        for name, one in remembered.items():
+            node, self._boots[name] = self._know(name), one.boot
+            node.host, node.version = one.host, one.version
         if self.shared:
             self._group = Group(
                 self._gateway,
@@ -124,16 +132,18 @@ class Cluster:
     async def close(self) -> None:
         """Leave it; llama-servers on nodes go on for as long as they wait for a gateway."""
         await cancel_and_wait(self._watching, self._keeping)
+        await self._remembered.keep(known(self._nodes, self._boots))
         await asyncio.gather(self._drains.close(), self._own_files.close())
         if self._group is not None:
             await self._group.close()
         await asyncio.gather(*(node.close() for node in self._nodes.values()), *self._forgotten)
         await self._link.close()
 
-    def _load(self) -> None:
+    def _load(self) -> Mapping[str, Known]:
         self._identity.open()
         self.pulls.gateway = self._gateway = self._identity.gateway
         self._drains.load()
+        return self._remembered.load()
 
     # --- nodes ---------------------------------------------------------------------------------
 
@@ -161,27 +171,33 @@ class Cluster:
                 continue
             self._note(None)
             for name, boot in list(self._boots.items()):
-                if told.removed.get(name) == boot and name not in boots and name in self._nodes:
+                if told.removed.get(name) == boot and name not in boots:
                     self._forget(name)  # by another gateway
             for name, boot in boots.items():
                 if name not in self._nodes:
-                    node = self._nodes[name] = KnownNode(
-                        name,
-                        self._gateway,
-                        self._link,
-                        self._identity.context,
-                        certify=self._identity.certify,
-                        found=self._server_found,
-                        sources=self._demands.sources,
-                        places=lambda: self.places,
-                        changed=self._node_changed,
-                        pulls=self.pulls,
-                    )
-                    node.drained = name in self._drains.names
-                    node.patience = _PATIENCE if self.shared else 0.0
+                    self._know(name)
                 elif self._boots.get(name) != boot:
                     self._nodes[name].wake()
-            self._boots = dict(boots)
+            self._boots |= boots
+            self._there = frozenset(boots)
+            await self._remembered.keep(known(self._nodes, self._boots))
+
+    def _know(self, name: str) -> KnownNode:
+        node = self._nodes[name] = KnownNode(
+            name,
+            self._gateway,
+            self._link,
+            self._identity.context,
+            certify=self._identity.certify,
+            found=self._server_found,
+            sources=self._demands.sources,
+            places=lambda: self.places,
+            changed=self._node_changed,
+            pulls=self.pulls,
+        )
+        node.drained = name in self._drains.names
+        node.patience = _PATIENCE if self.shared else 0.0
+        return node
 
     def _meet_again(self) -> None:
         for node in self._nodes.values():
@@ -293,8 +309,8 @@ class Cluster:
     def _settled(self) -> bool:
         """Whether all nodes have told what runs on them already, or have had the time to."""
         if not self._may_settle and time.monotonic() < self._opened + _SETTLES:
-            heard = self._away is None and all(node.up for node in self._nodes.values())
-            self._may_settle = heard and bool(self._boots)
+            up = {node.name for node in self._nodes.values() if node.up}
+            self._may_settle = self._away is None and up >= self._there and bool(self._there)
             return self._may_settle
         return True
 

@@ -30,7 +30,7 @@ _DISMISS: Final = 5.0
 
 
 class Drains:
-    """The drained ones of ``nodes``.
+    """The drained ones of ``nodes``. ``boots``: the last life of each that was heard of.
 
     ``changed`` is called after a change, with the nodes that are to be left from now on;
     ``forget`` with one that has been removed.
@@ -39,6 +39,7 @@ class Drains:
     def __init__(
         self,
         nodes: Mapping[str, KnownNode],
+        boots: Mapping[str, str],
         link: Link,
         folder: Path,
         *,
@@ -46,6 +47,7 @@ class Drains:
         forget: Callable[[str], None],
     ) -> None:
         self._nodes = nodes
+        self._boots = boots
         self._link = link
         self._file = folder / _FILE
         self._changed = changed
@@ -118,7 +120,7 @@ class Drains:
             await self.set(node.name, True)
             await self._left(node)
             await self._refuse_where_used(node)
-            await self._link.call(REGISTRY, "leave", node.name)
+            await self._link.call(REGISTRY, "leave", node.name, self._boots.get(node.name, ""))
         except Unreachable as error:
             return Unreachable(
                 f"the node {node.name!r} cannot be forgotten while the head of the cluster gives "

@@ -66,9 +66,11 @@ class Registry:
             self._tell()
         return True
 
-    async def leave(self, node: str) -> None:
-        """Forget a node, which won't come back by itself."""
-        if (boot := self._nodes.pop(node, None)) is not None:
+    async def leave(self, node: str, boot: str = "") -> None:
+        """Forget a node, which won't come back by itself. ``boot``: its last life, if it was there
+        before the registry was.
+        """
+        if boot := self._nodes.pop(node, boot):
             self._removed[node] = boot
             self._tell()
 

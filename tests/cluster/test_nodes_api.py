@@ -158,7 +158,9 @@ async def test_nodes_on_the_command_line(
     assert f"{where} takes models again" in await told("resume", where)
     await machines.lose("cellar")
     await all_up(running, "attic")
-    assert "cellar: " in await told("list")
+    listed = (await told("list")).splitlines()
+    assert [line.split()[1] for line in listed if line.startswith("cellar ")] == ["away"]
+    assert any(line.startswith("cellar: ") for line in listed)
     assert "cellar is removed" in await told("remove", "cellar")
     found = json.loads(await told("list", "--json"))
     assert [one["name"] for one in found["nodes"]] == ["attic"]
