@@ -26,6 +26,8 @@ _LINK: Final = 16
 _KEPT: Final = 65_536
 #: Where each format has its messages; others have a prompt.
 MESSAGES: Final = {"chat": "messages", "anthropic": "messages", "responses": "input"}
+#: The format of raw completions; what has no messages otherwise fills a gap.
+_COMPLETION: Final = "completion"
 #: What else of a body becomes part of the prompt, before the messages: a test asks llama-server
 #: itself (b11549). Of tools, older builds also write how they may be called. ``lora`` makes what is
 #: computed of the prompt another thing.
@@ -174,7 +176,7 @@ class Chains:
     def _of_body(self, root: bytes, start: int, body: Mapping[str, Any], format: str) -> Chain:
         field = MESSAGES.get(format)
         if field is None:
-            return _of_pieces(root, pieces_of(body))
+            return _of_pieces(root, pieces_of(body, fills_gap=format != _COMPLETION))
         messages = body.get(field)
         if isinstance(messages, str):
             messages = [{"role": "user", "content": messages}]

@@ -34,13 +34,14 @@ def prompts_in(body: Mapping[str, Any]) -> int:
     return max(1, len(prompt))
 
 
-def pieces_of(body: Mapping[str, Any]) -> Iterator[Piece]:
+def pieces_of(body: Mapping[str, Any], *, fills_gap: bool = False) -> Iterator[Piece]:
     """Yield the pieces of a prompt, in the order in which llama-server reads it.
 
-    None where there is no prompt, or several. Raises :class:`TypeError` (or
+    ``fills_gap``: it is one for ``/infill``; elsewhere what stands around a gap is not read. None
+    where there is no prompt, or several. Raises :class:`TypeError` (or
     :class:`AttributeError`) for what is none.
     """
-    if "input_prefix" in body or "input_suffix" in body:
+    if fills_gap:
         # The chunks come first. Whether the prefix or the suffix follows is the model's choice;
         # most have the prefix, and a mistake costs a slot that fits less well.
         for chunk in body.get("input_extra") or ():

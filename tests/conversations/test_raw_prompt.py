@@ -71,6 +71,12 @@ def test_files_around_a_gap_come_before_its_prefix() -> None:
     assert of(infill(TEXT[:2000] + "?", "one", "two"), "none").common(asked.links) == 3
 
 
+def test_what_stands_around_a_gap_is_no_part_of_another_prompt() -> None:
+    around = infill(TEXT, "one")
+    assert of({**around, "prompt": TEXT}) == of({"prompt": TEXT})
+    assert of({**around, "prompt": TEXT}, "none").common(of({"prompt": TEXT}).links) == 0
+
+
 def test_what_follows_the_gap_makes_no_difference_to_the_beginning() -> None:
     one, other = of(infill(TEXT, suffix="}"), "none"), of(infill(TEXT, suffix="]"), "none")
     assert one == other
