@@ -10,6 +10,7 @@ import resource
 import shutil
 import signal
 import subprocess
+import sys
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -104,6 +105,28 @@ async def test_nothing_is_read_back_for_another_model_file(
                 other = tmp_path / "new.gguf"
                 shutil.copy(model, other)
                 other.rename(model)
+            _, prompt, cached = await ask(running, "a", said(1))
+            seen.append(cached > prompt // 2)
+            await ask(running, "b", [{"role": "user", "content": "Hi"}])
+        assert seen == [False, True, False]
+
+
+async def test_nothing_is_read_back_by_a_llama_server_that_was_upgraded(
+    make_gateway: MakeGateway, tmp_path: Path
+) -> None:
+    """Its program stays as it is, and a library beside it becomes another one."""
+    program, library = tmp_path / "bin/llama-server", tmp_path / "bin/libllama.so.0"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m gateway.backends.bundled "$@"\n')
+    program.chmod(0o755)
+    library.write_text("b1")
+    models = {"a": entry(), "b": entry()}
+    settings = {**SETTINGS, "llama_server": str(program)}
+    async with make_gateway(models, **settings, scheduler={"max_loaded": 1}) as running:
+        seen = []
+        for upgraded in (False, False, True):
+            if upgraded:
+                library.write_text("b2")
             _, prompt, cached = await ask(running, "a", said(1))
             seen.append(cached > prompt // 2)
             await ask(running, "b", [{"role": "user", "content": "Hi"}])

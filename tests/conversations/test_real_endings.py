@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.conversations.test_real_llama_server import ask, cache, entry, words
-from tests.harness import MakeGateway, Running, eventually
+from tests.harness import MakeGateway, Running, Served, eventually, project
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -63,3 +64,16 @@ async def test_conversation_is_saved_when_the_gateway_ends(
     async with make_gateway({"a": entry()}, **settings) as running:
         await ask(running, "a", messages)
     assert len([*(tmp_path / "kept").glob("*.json")]) == 1
+
+
+async def test_conversation_is_saved_by_a_gateway_that_gets_sigterm(tmp_path: Path) -> None:
+    config = project(tmp_path / "p", {"a": entry()}, llama_server="auto", cache=cache())
+    served = Served(tmp_path / "p", "--config", str(config))
+    try:
+        said = [{"role": "user", "content": "Tell me. " + words(33, 60)}]
+        async with served.async_client() as client:
+            await client.chat.completions.create(model="a", messages=said, max_tokens=4)  # type: ignore[arg-type]
+    finally:
+        assert await asyncio.to_thread(served.stop) == 0
+    left = {file.suffix for file in (tmp_path / "p/data/cache").iterdir()}
+    assert left == {"", ".json", ".kv"}, "its lock, and one conversation"
