@@ -14,6 +14,7 @@ key had the same conversation, with the same answers.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Final
 
 from gateway.backends.slots import SlotSeen, each_slot
 from gateway.conversations.chain import Chain
@@ -22,6 +23,12 @@ from gateway.conversations.place import is_most_alike
 from gateway.conversations.slot import Slot
 from gateway.conversations.slots import ConversationSlots
 from gateway.tasks import spawn
+
+#: Why a key may notice what another one asked.
+_NOT_PRIVATE: Final = (
+    "/v1/messages can't name a slot: with several (`parallel`), whoever has had all of another "
+    "key's conversation may notice how that goes on"
+)
 
 
 async def prepare(slots: ConversationSlots, slot: Slot, chain: Chain, owner: str) -> bool:
@@ -37,6 +44,8 @@ async def prepare(slots: ConversationSlots, slot: Slot, chain: Chain, owner: str
     try:
         if not (sure and goes_on):
             await clear(slots, others, owner, save=not sure)
+        elif any(other.is_anothers(owner) for other in others):
+            slots.shelf.tally.models[slots.model].not_private = _NOT_PRIVATE
     except BaseException:
         slots.free(slot)
         raise

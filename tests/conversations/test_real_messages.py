@@ -83,6 +83,34 @@ async def test_slot_that_llama_server_has_chosen_is_nobody_elses(
             assert sum(slot["is_processing"] for slot in slots) == 1, "that goes on meanwhile"
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+async def test_what_other_keys_may_notice_since_no_slot_can_be_named_is_told(
+    make_gateway: MakeGateway,
+) -> None:
+    model = entry(parallel=2)
+    async with make_gateway({"a": model}, llama_server="auto", cache=cache()) as running:
+        assert running.gateway.ring is not None
+        _, guest = await running.gateway.ring.create("guest")
+
+        async def told() -> str | None:
+            _, answer = await running.json("GET", "/admin/models")
+            why: str | None = answer["models"][0]["prompt_cache"]["not_private"]
+            return why
+
+        history = said(1, 30)
+        for _ in range(3):
+            await turn(running, history)
+        assert await told() is None, "there is one key"
+        await ask(running, "a", said(2, 30), key=guest)
+        for _ in range(2):  # the first of them may have that removed
+            await turn(running, history)
+            await ask(running, "a", said(2, 30), key=guest)
+        why = await told()
+        assert why is not None
+        assert "/v1/messages" in why
+
+
 SEEN: list[tuple[list[tuple[bool, int | None, int | None]], set[int], int | None, int | None]] = [
     ([(False, 5, 107), (False, 7, 90)], {0, 1}, None, 0),
     ([(False, 5, 100), (False, 7, 108)], {0, 1}, None, 1),
