@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.backends.process import launcher
-from gateway.cluster.frames import packed, receive
+from gateway.cluster.frames import Unreadable, packed, receive
 from gateway.cluster.ray_command import WORK_FOLDER, variables
 from gateway.cluster.token import known_token
 from gateway.errors import GatewayError
@@ -94,6 +94,7 @@ class Link:
         self._waiting: dict[int, asyncio.Future[Any]] = {}
         self._writer: asyncio.StreamWriter | None = None
         self._keeping: asyncio.Task[None] | None = None
+        self._ending: asyncio.Task[None] | None = None
         self.joined = False
         self.problem: str | None = "not joined yet"
 
@@ -104,6 +105,8 @@ class Link:
     async def close(self) -> None:
         """End the driver."""
         await cancel_and_wait(self._keeping)
+        if self._ending is not None:
+            await self._ending
 
     async def call(self, actor: str, method: str, *arguments: Any, within: float = ANSWER) -> Any:
         """Return what ``method`` of an actor returns.
@@ -202,12 +205,14 @@ class Link:
                 while True:
                     self._answer(*await receive(reader))
             self._lost("its driver has ended")
+        except Unreadable as error:  # installed while this process ran, for example
+            self._lost(f"its driver is of another version: restart the gateway ({error})")
         finally:
             self._writer = None
             writer.close()
-            await _end(process)
-            await cancel_and_wait(said)
             self._lost(self.problem or "the gateway ends")
+            self._ending = spawn(_end(process, said), name="end Ray's driver")
+            await asyncio.shield(self._ending)
         return had
 
     def _answer(self, number: int, error: tuple[str, str] | None, value: Any) -> None:
@@ -241,10 +246,11 @@ async def _log_lines(output: asyncio.StreamReader) -> None:
             _log.debug("Ray: %s", line.decode("utf-8", "replace").rstrip())
 
 
-async def _end(process: asyncio.subprocess.Process) -> None:
+async def _end(process: asyncio.subprocess.Process, said: asyncio.Task[None]) -> None:
     ending = spawn(process.wait(), name="end of Ray's driver")
     await asyncio.wait([ending], timeout=_END)
     if not ending.done():
         with contextlib.suppress(ProcessLookupError):
             process.kill()
         await asyncio.wait([ending])
+    await cancel_and_wait(said)
