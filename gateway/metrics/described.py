@@ -82,7 +82,8 @@ STATE: Final = _gauge(
 SLOTS: Final = _gauge(
     "model_slots", "model", "How many requests the model works on at the same time.")
 MODEL_MEMORY: Final = _gauge(
-    "model_memory_bytes", "model device", "What a loaded model counts for on the device.")
+    "model_memory_bytes", "model device",
+    "What a loaded model counts for on the device; one of a node is called `NODE/DEVICE`.")
 UNLOADS: Final = _counter(
     "model_unloads", "model reason",
     "Unloads: `asked` for, `idle` for too long, `evicted` because another model needed the place.")

@@ -128,8 +128,11 @@ async def test_who_has_no_cluster_has_no_nodes(make_gateway: MakeGateway) -> Non
 async def test_metrics_tell_of_nodes(running: Running, machines: Machines) -> None:
     await machines.lose("cellar")
     await all_up(running, "attic")
+    assert (await running.chat("m"))[0] == 200
     async with running.request("GET", "/metrics") as response:
         lines = (await response.text()).splitlines()
+    weight = 'llm_gateway_model_memory_bytes{device="attic/RAM",model="m"}'
+    assert any(line.startswith(f"{weight} ") for line in lines)
     assert 'llm_gateway_node_up{node="attic"} 1.0' in lines
     assert 'llm_gateway_node_up{node="cellar"} 0.0' in lines
     sizes = [line for line in lines if line.startswith("llm_gateway_node_memory_")]
