@@ -31,12 +31,15 @@ async def act(
         body = {} if file is None else {"filename": file}
         request = UpstreamRequest("POST", target, _JSON, orjson.dumps(body))
         fetched = await pool.fetch(request, timeout=_PATIENCE + _PER_BYTE * size)
-        said = orjson.loads(fetched.body)
-        if fetched.status == 200 and isinstance(said, dict):
-            return said
-        return {"problem": _message_of(said), "status": fetched.status}
-    except (GatewayError, ValueError) as error:
+    except GatewayError as error:
         return {"problem": str(error)[:200]}
+    try:
+        said = orjson.loads(fetched.body)
+    except ValueError:  # an error page, or half an answer
+        said = None
+    if fetched.status == 200:
+        return said if isinstance(said, dict) else {"problem": "no answer that makes sense"}
+    return {"problem": _message_of(said) or f"status {fetched.status}", "status": fetched.status}
 
 
 async def ask(pool: Upstream, path: str, body: dict[str, Any], timeout: float) -> dict[str, Any]:
@@ -52,7 +55,7 @@ async def ask(pool: Upstream, path: str, body: dict[str, Any], timeout: float) -
 def _message_of(said: Any) -> str:
     error = said.get("error") if isinstance(said, dict) else None
     message = error.get("message") if isinstance(error, dict) else None
-    return str(said if message is None else message)[:200]
+    return str(said or "" if message is None else message)[:200]
 
 
 def number(said: dict[str, Any], name: str) -> int:

@@ -23,8 +23,9 @@ from gateway.upstream import Upstream
 
 #: Tokens that an answer and its slot may differ by: what was generated last isn't in it.
 _TOLERANCE: Final = 16
-#: The status with which llama-server says that it can't save what is in a slot.
-_NOT_SUPPORTED: Final = 501
+#: The statuses with which llama-server says that it can't save what is in a slot: 404 is that of
+#: one which is older than that.
+_NOT_SUPPORTED: Final = (404, 501)
 #: Refusals in a row until it isn't asked any more.
 _REFUSALS: Final = 3
 
@@ -88,7 +89,7 @@ class Transfers:
         shelf.tally.transferred(name, saved.owner, written=written)
         if (problem := said.get("problem")) is not None:
             shelf.discard(saved)
-            if said.get("status") == _NOT_SUPPORTED:
+            if said.get("status") in _NOT_SUPPORTED:
                 self._count_refusal(problem)
             elif "status" in said or not self._ending():
                 what = f"model {name}: a conversation could not be saved"

@@ -92,11 +92,20 @@ async def test_conversation_with_a_picture_is_read_back_after_a_swap(
         assert spared["switched_off"] is None
 
 
+NOT_SUPPORTED = "This feature is not supported by multimodal"
+
+
+@pytest.mark.parametrize(
+    ("does", "why"),
+    [
+        ({"saves_none": NOT_SUPPORTED}, NOT_SUPPORTED),
+        ({}, "File Not Found"),  # it is older than the route
+    ],
+)
 async def test_model_that_cannot_be_saved_says_why_and_goes_on(
-    make_gateway: MakeGateway, tmp_path: Path
+    make_gateway: MakeGateway, tmp_path: Path, does: dict[str, str], why: str
 ) -> None:
-    why = "This feature is not supported by multimodal"
-    model = fake_model(tmp_path, saves_none=why)
+    model = fake_model(tmp_path, **does)
     async with make_gateway({"a": model}, cache=cache(min_tokens=1)) as running:
         for seed in range(5):
             body = {"model": "a", "messages": [{"role": "user", "content": words(seed, 90)}]}
@@ -114,7 +123,7 @@ async def test_model_that_cannot_be_saved_says_why_and_goes_on(
 async def test_model_is_saved_again_once_its_file_is_another_one(
     make_gateway: MakeGateway, tmp_path: Path
 ) -> None:
-    model = fake_model(tmp_path, saves_none="This feature is not supported by multimodal")
+    model = fake_model(tmp_path, saves_none=NOT_SUPPORTED)
     async with make_gateway({"a": model}, cache=cache(min_tokens=1)) as running:
 
         async def asked_until_off(most: int) -> str | None:
