@@ -77,7 +77,8 @@ class ModelStateHandlers:
     async def model_log(self, request: web.Request) -> web.StreamResponse:
         """GET /admin/models/NAME/log: what its llama-server wrote, then what it writes, as events.
 
-        Each line is one ``data:``. ``?follow=false``: what there is, as ``{"lines": [...]}``.
+        Each line is one ``data:``, of several copies with the machine that it is from.
+        ``?follow=false``: what there is, as ``{"lines": [...]}``.
         """
         name = request.match_info["model"]
         backend = self._scheduler.backend(name)
@@ -85,8 +86,8 @@ class ModelStateHandlers:
             meant = did_you_mean(name, self._library.catalog.names)
             raise ModelNotFound(f"there is no model {name[:200]!r}{meant}", param="model")
         if request.query.get("follow", "").lower() in ("false", "0"):
-            return json_response({"lines": backend.log.tail()})
-        return await endless(request, backend.log.follow(backlog=1000))
+            return json_response({"lines": backend.shown_log.tail()})
+        return await endless(request, backend.shown_log.follow(backlog=1000))
 
 
 def prompt_cache(conversations: Conversations | None, model: str) -> dict[str, Any]:

@@ -231,6 +231,11 @@ class Backend(ABC):
             yield pid, on
 
     @property
+    def shown_log(self) -> LogRing:
+        """The log that people read."""
+        return self.log
+
+    @property
     def copies(self) -> int:
         """How many processes or servers of ours take its requests."""
         return 1

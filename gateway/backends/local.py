@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import copy
 import logging
 import math
 import re
@@ -32,6 +31,7 @@ from gateway.backends.counts import Ended
 from gateway.backends.deaths import Deaths, not_started
 from gateway.backends.fallback import GPU_REQUIRED
 from gateway.backends.log_requests import LogRequests
+from gateway.backends.news_of_death import CERTAIN_NEWS, NEWS_OF_DEATH, reason_of
 from gateway.backends.run import NODE_LOST, End, Run, RunningChild
 from gateway.backends.runaway import pass_sentence
 from gateway.backends.served import Served
@@ -44,10 +44,6 @@ from gateway.tasks import cancel_and_wait, done, spawn
 from gateway.upstream import ConnectFailed, UpstreamError, UpstreamPool
 
 _log = logging.getLogger(__name__)
-
-#: Seconds to wait for news of a death after a connection broke (the kernel closes a process's
-#: sockets before its parent hears of its end), and after one was refused, which is a sure sign.
-_NEWS_OF_DEATH, _CERTAIN_NEWS = 1.0, 10.0
 
 #: The log lines of llama-server with ``--sleep-idle-seconds`` (tools/server/server-queue.cpp).
 _SLEEP = re.compile(r"\b(entering|exiting) sleeping state")
@@ -77,6 +73,7 @@ class LocalBackend(Backend):
         self._hung: Hang | None = None
         self._deaths = Deaths(environment)
         self._stops = 0
+        self._deaf: Callable[[], None] = lambda: None  # ends that it listens to its log
 
     # --- what callers ask for --------------------------------------------------------------
 
@@ -161,19 +158,15 @@ class LocalBackend(Backend):
         """
         watching = self._watching
         if watching is not None and not watching.done():
-            await asyncio.wait([watching], timeout=_CERTAIN_NEWS if refused else _NEWS_OF_DEATH)
+            await asyncio.wait([watching], timeout=CERTAIN_NEWS if refused else NEWS_OF_DEATH)
 
     async def reason(self, error: UpstreamError, deaths: int) -> GatewayError:
-        """Return the death of the process, where that is it: a lost connection tells nobody
-        anything.
-        """
+        """Return the death of the process, where that is it."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_NEWS_OF_DEATH):
+            async with asyncio.timeout(NEWS_OF_DEATH):
                 while self.deaths == deaths and self.state in _ANSWERING:
                     await self._next_state.wait()
-        if self.deaths > deaths and self.last_death is not None:
-            return copy.copy(self.last_death)  # each raises one of its own
-        return error
+        return reason_of(error, self, deaths)
 
     def stop(self) -> asyncio.Future[None]:
         """End the process, whatever it is doing; await that it is gone and reaped."""
@@ -196,6 +189,11 @@ class LocalBackend(Backend):
         if self.state in (State.FAILED, State.BACKOFF):
             self._enter(State.STOPPED)
 
+    def _listen_for_sleep(self) -> None:
+        self._deaf()
+        if any("sleep" in name.lower() for name in (*self.spec.extra_args, *self.spec.env)):
+            self._deaf = self.log.listen(self._look_for_sleep)
+
     def _look_for_sleep(self) -> None:
         """Notice in the log that llama-server falls asleep, or wakes up: it reports that nowhere
         else.
@@ -215,8 +213,7 @@ class LocalBackend(Backend):
         self.starts += 1
         self.log.append(f"--- start {self.starts} of {self.spec.name} ---")
         self.log.mark = LogRequests(self.spec.name, self.flights, self._env.tasks).mark
-        if any("sleep" in name.lower() for name in (*self.spec.extra_args, *self.spec.env)):
-            self.log.listen(self._look_for_sleep)
+        self._listen_for_sleep()
         run = self._run = self._new_run()
         try:
             if prepare is not None:

@@ -50,6 +50,11 @@ class PlacedBackend(LocalBackend):
         return self.node or HERE
 
     @property
+    def placed_on(self) -> str:
+        """That machine, also before its start."""
+        return self.node or (self._place[0] if self._place is not None else HERE)
+
+    @property
     def process_name(self) -> str:
         """A name of its process that other gateways know it by, too, if it is on a node."""
         return self._away.name if self._away is not None else ""
@@ -103,7 +108,10 @@ class PlacedBackend(LocalBackend):
         self.replica, other.replica = other.replica, self.replica
         self.flights, other.flights = other.flights, self.flights
         self.slot_looks, other.slot_looks = other.slot_looks, self.slot_looks
+        self.log, other.log = other.log, self.log
+        self.sleeping, other.sleeping = other.sleeping, self.sleeping
         for one in (self, other):
+            one._listen_for_sleep()
             run = one._run
             if run is not None and run.child is not None:
                 one._watching = spawn(one._watch(run, run.child), name=f"watch {one.spec.name}")

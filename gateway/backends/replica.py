@@ -8,21 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import copy
 import time
-from typing import Any, Final
+from typing import Any
 
 from gateway.backends.flights import Flights
+from gateway.backends.news_of_death import CERTAIN_NEWS, NEWS_OF_DEATH, reason_of
 from gateway.backends.nodes import NodeRun
 from gateway.backends.run import End, Run
 from gateway.backends.slot_looks import SlotLooks
 from gateway.errors import GatewayError
 from gateway.models.local_model import LocalModel
 from gateway.upstream import ConnectFailed, UpstreamError, UpstreamPool
-
-#: Seconds to wait for news of a death: see :mod:`gateway.backends.local`.
-_NEWS_OF_DEATH: Final = 1.0
-_CERTAIN_NEWS: Final = 10.0
 
 
 class Replica:
@@ -114,18 +110,16 @@ class Replica:
     async def suspect(self, *, refused: bool = False) -> None:
         """Wait for the news of its death, if there is any; not where others take the request."""
         if refused:
-            self.doubted_until = time.monotonic() + _CERTAIN_NEWS
+            self.doubted_until = time.monotonic() + CERTAIN_NEWS
             if self.others:
                 return
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_CERTAIN_NEWS if refused else _NEWS_OF_DEATH):
+            async with asyncio.timeout(CERTAIN_NEWS if refused else NEWS_OF_DEATH):
                 await self._over.wait()
 
     async def reason(self, error: UpstreamError, deaths: int) -> GatewayError:
-        """Return its death, where that is it: a lost connection tells nobody anything."""
+        """Return its death, where that is it."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_NEWS_OF_DEATH):
+            async with asyncio.timeout(NEWS_OF_DEATH):
                 await self._over.wait()
-        if self.deaths > deaths and self.last_death is not None:
-            return copy.copy(self.last_death)  # each raises one of its own
-        return error
+        return reason_of(error, self, deaths)

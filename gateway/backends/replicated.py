@@ -18,7 +18,9 @@ from dataclasses import replace
 from typing import Final
 
 from gateway.backends.backend import OUT_OF_MEMORY, Backend, Environment, State
+from gateway.backends.copies_log import CopiesLog
 from gateway.backends.decision import CopyView
+from gateway.backends.logring import LogRing
 from gateway.backends.nodes import NodeRun
 from gateway.backends.placed import PlacedBackend
 from gateway.backends.placement import Placement
@@ -38,8 +40,6 @@ _LONGEST: Final = 120.0
 _TAKING: Final = (State.READY, State.DRAINING)
 #: Seconds within which a copy elsewhere must have begun to start for a model that is to move.
 _BEGIN: Final = 5.0
-
-
 #: Seconds within which all nodes should have told what runs on them.
 _FOUND: Final = 5.0
 
@@ -59,6 +59,8 @@ class ReplicatedBackend(PlacedBackend):
         super().__init__(spec, environment, socket_name, changed)
         self._members: list[PlacedBackend] = []
         self.several = Several(spec.parallel, several_gateways=environment.several_gateways)
+        self._written = CopiesLog(lambda: (self, *self._members, *self._departing))
+        self._written.show(self.log)
         self._made = 0
         self._pause = _AGAIN
         self._ending: set[asyncio.Future[None]] = set()  # stops of copies
@@ -77,6 +79,11 @@ class ReplicatedBackend(PlacedBackend):
     def pool(self) -> Upstream:  # type: ignore[override]  # of several
         """The connections to all copies that are ready."""
         return self.several if len(self.several) > 1 else super().pool
+
+    @property
+    def shown_log(self) -> LogRing:
+        """What all copies write."""
+        return self._written.ring
 
     @property
     def resident(self) -> bool:
@@ -146,6 +153,7 @@ class ReplicatedBackend(PlacedBackend):
         member = PlacedBackend(self.spec, self._env, name, self._member_changed)
         member.number = self._made
         self._members.append(member)
+        self._written.show(member.log)
         self._copied = True
         return member
 
