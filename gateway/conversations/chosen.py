@@ -26,8 +26,9 @@ from gateway.tasks import spawn
 
 #: Why a key may notice what another one asked.
 _NOT_PRIVATE: Final = (
-    "/v1/messages can't name a slot: with several (`parallel`), whoever has had all of another "
-    "key's conversation may notice how that goes on"
+    "llama-server chooses among its slots for /v1/messages, several prompts and files: a key may "
+    "notice how a conversation of another one goes on that begins as its own (`parallel: 1` ends "
+    "that)"
 )
 
 
@@ -44,12 +45,19 @@ async def prepare(slots: ConversationSlots, slot: Slot, chain: Chain, owner: str
     try:
         if not (sure and goes_on):
             await clear(slots, others, owner, save=not sure)
-        elif any(other.is_anothers(owner) for other in others):
-            slots.shelf.tally.models[slots.model].not_private = _NOT_PRIVATE
     except BaseException:
         slots.free(slot)
         raise
+    tell(slots, slot, owner)
     return sure
+
+
+def tell(slots: ConversationSlots, taken: Slot, owner: str) -> None:
+    """Tell it where something of other keys is in slots that llama-server may choose instead of the
+    one that ``owner`` has ``taken``, also if one at work becomes free in this very moment.
+    """
+    if any(other.is_anothers(owner) for other in slots.all if other is not taken):
+        slots.shelf.tally.models[slots.model].not_private = _NOT_PRIVATE
 
 
 async def clear(

@@ -11,7 +11,7 @@ from typing import Final
 
 from gateway.backends.served import Served
 from gateway.conversations.chain import NO_CHAIN
-from gateway.conversations.chosen import clear
+from gateway.conversations.chosen import clear, tell
 from gateway.conversations.ended import Ended
 from gateway.conversations.slot import Slot
 from gateway.conversations.slot_queue import Lendable
@@ -69,6 +69,7 @@ class Stray:
         except BaseException:
             slots.free(slot)
             raise
+        tell(slots, slot, self._owner)
         slots.look_again()
         return slot
 
