@@ -1,11 +1,11 @@
-"""One cluster for all tests of this folder; what one of them leaves in disorder is built anew."""
+"""One cluster for all tests of this folder; after one that fails it is built anew."""
 
 from __future__ import annotations
 
 import importlib.util
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,16 @@ from tests.outages.boxes import leave_the_network
 from tests.outages.town import Town, demo, scripted
 
 _TOOLS = ("ip", "iptables", "nsenter", "setpriv", "unshare")
+_FAILED = pytest.StashKey[bool]()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Wait last for what takes four minutes, and passes by itself meanwhile."""
+    items.sort(key=_waits)
+
+
+def _waits(item: pytest.Item) -> bool:
+    return "left" in getattr(item, "fixturenames", ())
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -28,6 +38,14 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     leave_the_network()
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, object]:
+    """Note which tests have failed, for what is done after them."""
+    report = yield
+    item.stash[_FAILED] = item.stash.get(_FAILED, False) or report.failed
+    return report
+
+
 @pytest.fixture(scope="session")
 def disk() -> Iterator[Path]:
     # Not tmp_path: the path of a Unix socket has at most 107 bytes.
@@ -35,37 +53,76 @@ def disk() -> Iterator[Path]:
         yield Path(name)
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def standing(request: pytest.FixtureRequest, disk: Path) -> AsyncIterator[Town]:
-    (disk / "LLMs").mkdir()
-    made = Town(disk)
+class Towns:
+    """The cluster that stands, on ``disk``. ``leave``: a gateway is killed there at once."""
+
+    def __init__(self, disk: Path, *, leave: bool) -> None:
+        self._disk = disk
+        self._leave = leave
+        self._built = 0
+        self._standing: Town | None = None
+
+    async def standing(self) -> Town:
+        """Return the one that stands; build one where none does."""
+        if self._standing is None:
+            self._built += 1
+            folder = self._disk / str(self._built)
+            (folder / "LLMs").mkdir(parents=True)
+            town = Town(folder)
+            try:
+                await town.open(_models(folder))
+                if self._leave:
+                    await town.leave()
+            except BaseException:
+                await town.close()
+                raise
+            self._standing = town
+        return self._standing
+
+    async def tear_down(self) -> None:
+        """End the one that stands, if one does."""
+        if (town := self._standing) is not None:
+            self._standing = None
+            await town.close()
+
+
+def _models(folder: Path) -> dict[str, object]:
     models = {
-        "plain": scripted(disk),
-        "slow": scripted(disk, start_delay=6),
-        "long": scripted(disk, chunks=400, pause=0.05),
-        "stubborn": scripted(disk, ignore_term=1),
+        "plain": scripted(folder),
+        "slow": scripted(folder, start_delay=6),
+        "long": scripted(folder, chunks=400, pause=0.05),
+        "stubborn": scripted(folder, ignore_term=1),
         "demo": demo(),
     }
     for name in ("wide", "broad", "large"):  # each may only try, alone on its node
-        models[name] = {**scripted(disk), "memory": "1000GiB"}
-    try:
-        await made.open(models)
-        if any("left" in getattr(item, "fixturenames", ()) for item in request.session.items):
-            await made.leave()  # at once, since it takes four minutes until all of it is gone
-        yield made
-    finally:
-        await made.close()
+        models[name] = {**scripted(folder), "memory": "1000GiB"}
+    return models
 
 
-@pytest.fixture
-def left(standing: Town) -> str:
-    """What nodes call the gateway that was killed at the beginning."""
-    return standing.left
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def towns(request: pytest.FixtureRequest, disk: Path) -> AsyncIterator[Towns]:
+    made = Towns(disk, leave=any(_waits(item) for item in request.session.items))
+    yield made
+    await made.tear_down()
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def town(standing: Town) -> AsyncIterator[Town]:
+async def town(request: pytest.FixtureRequest, towns: Towns) -> AsyncIterator[Town]:
     """The cluster, complete and empty; what a test has left behind fails it."""
-    await standing.up("attic", "cellar")
-    yield standing
-    await standing.settled()
+    town = await towns.standing()
+    in_order = False
+    try:
+        await town.up("attic", "cellar")
+        yield town
+        if not request.node.stash.get(_FAILED, False):
+            await town.settled()
+            in_order = True
+    finally:
+        if not in_order:
+            await towns.tear_down()
+
+
+@pytest.fixture
+def left(town: Town) -> str:
+    """What nodes call the gateway that was killed when the cluster was built."""
+    return town.left

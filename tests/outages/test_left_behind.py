@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 
+import aiohttp
 import pytest
 
-from tests.outages.town import Town
+from gateway.tasks import spawn
+from tests.outages.town import Town, scripted
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(400, func_only=True)]
 
@@ -38,6 +41,38 @@ async def test_what_its_models_json_has_no_more_ends(town: Town) -> None:
         file.write_text(before)
         await town.start_gateway()
     await town.up("attic", "cellar")
+
+
+async def test_what_it_had_reserved_for_a_load_is_given_back(town: Town) -> None:
+    """It is killed between reserving and starting: its node begins nothing until it is dead."""
+    await town.put("plain", scripted(town.folder, ("attic",)))
+    attic = town.nodes["attic"]
+    async with town.watched() as something:
+        for _ in range(3):  # a node may just have told something, on which it is asked again
+            await town.load("plain")  # what it needs there is known from now on
+            await town.unload("plain")
+            await town.until(lambda: not something())
+            attic.kill_process("ray::NodeActor", signal.SIGSTOP)
+            asked = spawn(town.chat("plain"), name="beside the test")
+            try:
+                async with asyncio.timeout(3):  # one that hangs for longer is lost
+                    while not something():
+                        await asyncio.sleep(0.01)  # a file tells nobody
+                town.house.kill_process("llm-gateway serve")
+                break
+            except TimeoutError:
+                continue
+            finally:
+                await asyncio.wait([asked], timeout=0.2)  # its end is known, if it is dead
+                attic.kill_process("ray::NodeActor", signal.SIGCONT)
+                await asyncio.wait([asked])
+    assert isinstance(asked.exception(), aiohttp.ClientError)
+    assert (len(await town.reservations()), town.llama_servers()) == (1, [])
+    await town.start_gateway()
+    await town.up("attic", "cellar")
+    await town.settled()
+    assert await town.reservations() == []
+    await town.put("plain", scripted(town.folder))
 
 
 async def test_nothing_is_left_of_one_that_never_comes_back(town: Town, left: str) -> None:

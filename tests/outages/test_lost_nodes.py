@@ -15,8 +15,9 @@ import aiohttp
 import pytest
 
 from gateway.tasks import spawn
+from tests.outages.asked import NODES
 from tests.outages.boxes import Box
-from tests.outages.town import NODES, Town
+from tests.outages.town import Town
 
 pytestmark = [
     pytest.mark.asyncio(loop_scope="session"),

@@ -47,7 +47,7 @@ async def test_what_hangs_on_a_node_is_lost_like_the_machine(town: Town) -> None
 
 async def test_a_node_with_far_too_much_to_do_is_not_lost(town: Town) -> None:
     box = await town.load("long")
-    said = len(town.gateway_log())
+    said = len(town.log("gateway"))
     work = [sys.executable, "-c", "while True: pass"]
     with (town.folder / "work.log").open("w") as log:
         busy = [box.start(*work, log=log, environ=os.environ) for _ in range(12)]
@@ -58,7 +58,7 @@ async def test_a_node_with_far_too_much_to_do_is_not_lost(town: Town) -> None:
         box.kill_process("while True: pass")
         for one in busy:
             await asyncio.to_thread(one.wait, 10)
-    assert "is lost" not in town.gateway_log()[said:]
+    assert "is lost" not in town.log("gateway")[said:]
     await town.unload("long")
 
 
@@ -93,3 +93,16 @@ async def test_the_gateway_is_killed_and_finds_its_llama_servers_again(town: Tow
     assert box.processes("--alias plain") == before
     await town.settled()
     await town.unload("plain")
+
+
+async def test_a_gateway_killed_in_the_middle_of_a_drain_goes_on_with_it(town: Town) -> None:
+    box = await town.load("slow")
+    await town.drain(box.name)
+    await town.until(lambda: len(town.llama_servers()) == 2)  # it is being loaded elsewhere
+    town.house.kill_process("llm-gateway serve", signal.SIGKILL)
+    await town.start_gateway()
+    await town.up("attic", "cellar")
+    await town.only_on("slow", town.other(box))
+    await town.resume(box.name)
+    await town.settled()
+    await town.unload("slow")

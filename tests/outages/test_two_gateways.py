@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import shutil
 import signal
 import socket
@@ -17,9 +18,11 @@ import pytest_asyncio
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from gateway.tasks import spawn
+from tests.outages.asked import LONG, NODES
 from tests.outages.boxes import BRIDGE, Box
-from tests.outages.town import LONG, NODES, Town, scripted
+from tests.outages.town import Town, scripted, spanning
 from tests.postgres import MISSING, PostgresServer
+from tests.vulkan_build import RUNS
 
 pytestmark = [
     pytest.mark.asyncio(loop_scope="session"),
@@ -27,7 +30,10 @@ pytestmark = [
     pytest.mark.skipif(MISSING is not None, reason=f"PostgreSQL's {MISSING} is not installed"),
 ]
 
+needs_rpc = pytest.mark.skipif(not RUNS, reason="needs llama.cpp with RPC: llama-server-vulkan")
+
 _PORT = 8081
+_PLACES = re.compile(r"this gateway (places|doesn't place) models")
 _SEEN = "/run/tmp/seen"  # on each machine its own
 
 
@@ -63,6 +69,7 @@ class Pair:
         self.town = town
         self.boxes = {"one": town.hub, "two": town.house}
         self.running: dict[str, subprocess.Popen[str]] = {}
+        self._logged: dict[str, int] = {}  # before it was started
         self.key = ""
         self.session: aiohttp.ClientSession
 
@@ -75,7 +82,7 @@ class Pair:
         }
         for name, box in self.boxes.items():
             town.configure(name, box, models, port=_PORT, store={"url": url})
-        self.running["one"] = await town.serve(town.hub, "one")
+        await self.start("one")
         self.key = await town.key_of_first_start("one", self.running["one"])
         addresses = [box.address for box in self.boxes.values()]
         self.session = aiohttp.ClientSession(
@@ -84,17 +91,32 @@ class Pair:
         )
         await self.sees_the_nodes("one")
         shutil.copytree(town.folder / "one/data/cluster", town.folder / "two/data/cluster")
-        self.running["two"] = await town.serve(town.house, "two")
+        await self.start("two")
         await self.sees_the_nodes("two")
 
     async def close(self) -> None:
-        await self.session.close()
+        if hasattr(self, "session"):
+            await self.session.close()
         for name in self.running:
             await self.kill(name, signal.SIGTERM)
 
+    async def start(self, name: str) -> None:
+        self._logged[name] = len(self.town.log(name))
+        self.running[name] = await self.town.serve(self.boxes[name], name)
+
+    async def that_places(self) -> tuple[str, str]:
+        """The gateway that decides what runs where, as their logs say, and the other one."""
+        async with asyncio.timeout(LONG):
+            while True:
+                for name, other in (("one", "two"), ("two", "one")):
+                    said = _PLACES.findall(self.town.log(name)[self._logged[name] :])
+                    if said and said[-1] == "places":
+                        return name, other
+                await asyncio.sleep(0.1)  # no route tells of it
+
     async def kill(self, name: str, number: signal.Signals = signal.SIGKILL) -> None:
         words = f"/{name}/conf/gateway.yaml"
-        if self.boxes[name].processes(words):
+        if self.boxes[name].on and self.boxes[name].processes(words):
             self.boxes[name].kill_process(words, number)
         await asyncio.to_thread(self.running[name].wait, 60)
 
@@ -149,29 +171,53 @@ class Pair:
                 said = known["left"]["rpm"]["left"] if "left" in known else None
                 await asyncio.sleep(0.05)  # no route tells of it
 
+    async def put(self, name: str, entry: Any) -> None:
+        """Make the entry of a model what ``entry`` is, at both."""
+        for by in self.boxes:
+            path = f"/admin/models/{name}"
+            async with self.request("PUT", path, by=by, json=entry) as response:
+                assert response.status in (200, 201), await response.text()
+
+    async def gone(self, name: str) -> None:
+        """Wait until neither of them has anything of a model."""
+        async with asyncio.timeout(LONG):
+            for by in self.boxes:
+                while (await self.model(name, by))["state"] != "stopped":
+                    await asyncio.sleep(0.1)  # no route tells of it
+
     async def unload(self, name: str, by: str) -> None:
         async with self.request("POST", "/unloadModel", by=by, params={"model": name}) as response:
             assert response.status == 200, await response.text()
 
 
 @pytest.fixture(scope="module")
-def url() -> Iterator[str]:
+def databases() -> Iterator[PostgresServer]:
     server = PostgresServer(BRIDGE)
     try:
         server.start()
-        yield server.new_database()
+        yield server
     finally:
         server.remove()
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def pair(standing: Town, url: str) -> AsyncIterator[Pair]:
-    made = Pair(standing)
-    try:
-        await made.open(url)
-        yield made
-    finally:
-        await made.close()
+async def pairs() -> AsyncIterator[dict[Town, Pair]]:
+    made: dict[Town, Pair] = {}
+    yield made
+    for one in made.values():
+        await one.close()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def pair(town: Town, pairs: dict[Town, Pair], databases: PostgresServer) -> Pair:
+    """The gateways of the cluster that stands."""
+    if town not in pairs:
+        for one in pairs.values():  # of one that was torn down
+            await one.close()
+        pairs.clear()
+        pairs[town] = Pair(town)
+        await pairs[town].open(databases.new_database())
+    return pairs[town]
 
 
 def seen(box: Box) -> list[str]:
@@ -187,8 +233,7 @@ async def test_any_of_them_answers_with_the_same_llama_server(town: Town, pair: 
         assert await pair.chat("plain", by=name) == 200
     assert [model for model, _ in town.llama_servers()] == ["plain"]
     await pair.unload("plain", "two")
-    for name in pair.boxes:
-        assert (await pair.model("plain", name))["state"] == "stopped"
+    await pair.gone("plain")
     assert town.llama_servers() == []
 
 
@@ -226,8 +271,47 @@ async def test_where_one_is_killed_in_a_load_the_other_goes_on(town: Town, pair:
     assert await asked == 200
     assert await pair.chat("plain") == 200  # by the name of both
     assert sorted(model for model, _ in town.llama_servers()) == ["plain", "slow"]
-    pair.running["one"] = await town.serve(town.hub, "one")
+    await pair.start("one")
     await pair.ready("slow", "one")
     assert await pair.chat("slow", by="one") == 200
     for model in ("plain", "slow"):
         await pair.unload(model, "two")
+
+
+@needs_rpc
+async def test_a_model_that_spans_machines_is_used_by_both(town: Town, pair: Pair) -> None:
+    _, other = await pair.that_places()
+    await pair.put("big", spanning(await town.left_of("attic"), *NODES))
+    assert await pair.chat("big", by=other) == 200
+    for name in pair.boxes:
+        await pair.ready("big", name, copies=2)
+        assert await pair.chat("big", by=name) == 200
+    assert (len(town.llama_servers()), len(town.rpc_servers())) == (1, 1)
+    await pair.unload("big", other)
+    await pair.gone("big")
+    assert (town.llama_servers(), town.rpc_servers()) == ([], [])
+
+
+@needs_rpc
+@pytest.mark.parametrize("when", ["while it loads", "afterwards"])
+async def test_what_spans_machines_goes_on_without_who_has_placed_it(
+    town: Town, pair: Pair, when: str
+) -> None:
+    placing, other = await pair.that_places()
+    await pair.put("big", spanning(await town.left_of("attic"), *NODES))
+    asked = spawn(pair.chat("big", by=other), name="beside the test")
+    await town.server("big")
+    if when == "afterwards":
+        assert await asked == 200
+    await pair.kill(placing)
+    assert await asked == 200
+    assert await pair.chat("big", by=other) == 200
+    assert (len(town.llama_servers()), len(town.rpc_servers())) == (1, 1)
+    town.nodes[town.rpc_servers()[0]].kill_process("rpc-server -H ")
+    assert await pair.chat("big", by=other) == 200  # which has loaded it again
+    await pair.start(placing)
+    await pair.ready("big", placing, copies=2)
+    assert await pair.chat("big", by=placing) == 200
+    await pair.unload("big", placing)
+    await pair.gone("big")
+    assert (town.llama_servers(), town.rpc_servers()) == ([], [])

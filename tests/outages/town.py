@@ -9,8 +9,8 @@ import os
 import re
 import subprocess
 import sys
-import time
-from collections.abc import AsyncIterator, Callable
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +18,19 @@ import aiohttp
 
 from gateway.backends.command import find_program
 from tests.harness import project
+from tests.outages.asked import LONG, NODES, Asked
 from tests.outages.boxes import Box, processes, space_of
 from tests.scripted import DEMO_GGUF, FAKE
+from tests.vulkan_build import REAL, RPC_SERVER, RUNS
 
 _BIN = Path(sys.executable).parent
-#: Seconds for Ray to do something, on a busy machine.
-LONG = 90.0
 #: Seconds for a machine to start, on a very busy one.
 _START = 240.0
-NODES = ("attic", "cellar")
 #: The model of a gateway that never comes back.
 LEFT = "left"
 _PORT = 6379
+_WATCH = "reservations"
+_RPC_SERVER = "ggml-rpc-server"
 
 
 def scripted(folder: Path, nodes: tuple[str, ...] = NODES, **switches: Any) -> Any:
@@ -46,7 +47,15 @@ def demo() -> dict[str, Any]:
     return {"params": {"model": DEMO_GGUF, "ctx_size": 512}, "nodes": list(NODES)}
 
 
-class Town:
+def spanning(left: int, *nodes: str) -> dict[str, Any]:
+    """The entry of the demo model as one that two machines can hold, of which each has ``left``
+    bytes, but none alone.
+    """
+    memory = f"{int(1.4 * left) >> 20}MiB"
+    return {**demo(), "nodes": list(nodes), "memory": memory, "machines": 2}
+
+
+class Town(Asked):
     """The four machines. ``folder`` is the disk of all of them: it outlives them."""
 
     def __init__(self, folder: Path) -> None:
@@ -56,7 +65,6 @@ class Town:
         self.nodes = {"attic": Box("attic", "10.88.0.31"), "cellar": Box("cellar", "10.88.0.32")}
         self.program = folder
         self._running: list[subprocess.Popen[str]] = []
-        self._session: aiohttp.ClientSession | None = None
         self._key = ""
         #: What nodes call a gateway that never comes back.
         self.left = ""
@@ -70,11 +78,13 @@ class Town:
 
     async def open(self, models: dict[str, Any]) -> None:
         self.program = self.folder / "llama-server"
-        real = " ".join(find_program("auto", os.environ))
+        real = str(REAL) if RUNS else " ".join(find_program("auto", os.environ))
         self.program.write_text(
             f'#!/bin/sh\n[ -n "$SCRIPTED" ] && exec {FAKE} "$@"\nexec {real} "$@"\n'
         )
         self.program.chmod(0o755)
+        if RUNS:
+            self.program.with_name(_RPC_SERVER).symlink_to(RPC_SERVER)
         self.configure("gateway", self.house, models)
         for box in self.boxes:
             box.boot()
@@ -83,7 +93,7 @@ class Town:
             await self.join(box)
         await self.start_gateway()
         self._key = await self.key_of_first_start("gateway", self.gateway)
-        self._session = aiohttp.ClientSession(
+        self.session = aiohttp.ClientSession(
             f"http://{self.house.address}:8080",
             headers={"Authorization": f"Bearer {self._key}"},
             timeout=aiohttp.ClientTimeout(total=LONG),
@@ -102,12 +112,13 @@ class Town:
             llama_server=str(self.program),
             llm_storage=str(self.folder / "LLMs"),
             cluster={"engine": "ray", "address": self.address},
+            admin={"process_settings": True},
             **settings,
         )
 
     async def close(self) -> None:
-        if self._session is not None:
-            await self._session.close()
+        if hasattr(self, "session"):
+            await self.session.close()
         for box in self.boxes:
             box.kill()
         for process in self._running:
@@ -151,7 +162,7 @@ class Town:
         return text
 
     def _size(self, log: str) -> int:
-        return len(self._log(log).read_text()) if self._log(log).exists() else 0
+        return len(self.log(log))
 
     async def start_head(self) -> None:
         if not self.hub.on:
@@ -200,41 +211,11 @@ class Town:
         assert found is not None
         return found[1]
 
-    def gateway_log(self) -> str:
-        return self._log("gateway").read_text()
+    def log(self, name: str) -> str:
+        """What the gateway in the folder ``name`` has written."""
+        return self._log(name).read_text() if self._log(name).exists() else ""
 
-    # --- what is asked of the gateway ----------------------------------------------------------
-
-    def request(self, method: str, path: str, **options: Any) -> Any:
-        assert self._session is not None
-        return self._session.request(method, path, **options)
-
-    async def json(self, method: str, path: str, **options: Any) -> Any:
-        async with self.request(method, path, **options) as response:
-            return await response.json()
-
-    async def chat(self, model: str, **fields: Any) -> tuple[int, Any]:
-        body = {"model": model, "messages": [{"role": "user", "content": "hi"}], **fields}
-        async with self.request("POST", "/v1/chat/completions", json=body) as response:
-            return response.status, await response.json()
-
-    @contextlib.asynccontextmanager
-    async def stream(self, model: str) -> AsyncIterator[aiohttp.StreamReader]:
-        """The answer to a streamed request, from the first byte on."""
-        body = {"model": model, "messages": [{"role": "user", "content": "hi"}], "stream": True}
-        async with self.request("POST", "/v1/chat/completions", json=body) as response:
-            assert response.status == 200, await response.text()
-            yield response.content
-
-    async def model(self, name: str) -> Any:
-        models = (await self.json("GET", "/admin/models"))["models"]
-        return next(model for model in models if model["name"] == name)
-
-    async def in_state(self, name: str, *states: str) -> Any:
-        async with asyncio.timeout(LONG):
-            while (model := await self.model(name))["state"] not in states:
-                await asyncio.sleep(0.05)  # no route tells of it
-        return model
+    # --- what runs where -----------------------------------------------------------------------
 
     async def load(self, name: str) -> Box:
         """Load a model; return its machine."""
@@ -242,44 +223,16 @@ class Town:
         assert status == 200, answer
         return self.nodes[(await self.model(name))["nodes"][0]]
 
-    async def unload(self, name: str) -> None:
-        async with self.request("POST", "/unloadModel", params={"model": name}) as response:
-            assert response.status == 200, await response.text()
-
     async def only_on(self, name: str, box: Box) -> None:
         """Wait until a model is on one machine, and on no other."""
         async with asyncio.timeout(LONG):
             while (await self.model(name))["nodes"] != [box.name]:
                 await asyncio.sleep(0.2)  # /admin/models tells nobody
 
-    async def drain(self, node: str) -> None:
-        await self._change(node, "drain")
-
-    async def resume(self, node: str) -> None:
-        await self._change(node, "resume")
-
-    async def _change(self, node: str, what: str) -> None:
-        async with self.request("POST", f"/admin/nodes/{node}/{what}") as response:
-            assert response.status == 200, await response.text()
-
     async def server(self, model: str) -> None:
         """Wait until a model's llama-server runs somewhere."""
         of = LEFT if model == LEFT else ""
         await self.until(lambda: model in [name for name, _ in self.llama_servers(of)])
-
-    async def busy(self, name: str) -> None:
-        """Wait until a model has a request."""
-        async with asyncio.timeout(LONG):
-            while not (await self.model(name))["in_flight"]:
-                await asyncio.sleep(0.05)  # no route tells of it
-
-    async def head_is_said_to_be(self, *, away: bool) -> None:
-        async with asyncio.timeout(LONG):
-            while True:
-                problem = (await self.json("GET", "/admin/nodes"))["cluster"]["problem"]
-                if (problem is not None) is away:
-                    return
-                await asyncio.sleep(0.05)  # no route tells of it
 
     async def until(self, condition: Callable[[], bool]) -> None:
         async with asyncio.timeout(LONG):
@@ -289,16 +242,6 @@ class Town:
     def other(self, box: Box) -> Box:
         (other,) = set(self.nodes.values()) - {box}
         return other
-
-    async def up(self, *names: str) -> float:
-        """Wait until these nodes of two are up, and no other; return how long that took."""
-        begun = time.monotonic()
-        async with asyncio.timeout(LONG):
-            while True:
-                nodes = (await self.json("GET", "/admin/nodes"))["nodes"]
-                if {n["name"] for n in nodes if n["up"] and n["name"] in NODES} == set(names):
-                    return time.monotonic() - begun
-                await asyncio.sleep(0.05)  # no route tells of it
 
     # --- what must hold after all that happens ---------------------------------------------------
 
@@ -322,8 +265,9 @@ class Town:
             (m["name"], node) for m in models for node in m["nodes"] if m["state"] == "ready"
         )
         there = sorted(self.llama_servers())
-        if there != loaded:
-            return f"llama-servers {there}, and the gateway has {loaded}"
+        lent = sorted(node for _, node in (Counter(loaded) - Counter(there)).elements())
+        if Counter(there) - Counter(loaded) or lent != sorted(self.rpc_servers()):
+            return f"{there}, rpc-servers on {self.rpc_servers()}, and the gateway has {loaded}"
         reserved = await self.reservations()
         if len(reserved) != len(loaded):
             return f"reserved {reserved}, for {loaded}"
@@ -333,16 +277,24 @@ class Town:
         """Every llama-server of these machines, but for what :meth:`leave` has left: its model and
         its machine. ``of``: those that this gateway has left.
         """
-        spaces = {box.space: box.name for box in self.boxes if box.on}
         found = []
-        for pid in processes(" --alias "):
-            if (name := spaces.get(space_of(pid))) is None:
-                continue
+        for pid, name in self._processes(" --alias "):
             words = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
             model = words[words.index("--alias") + 1]
             if (model == LEFT) is bool(of):
                 found.append((model, name))
         return found
+
+    def rpc_servers(self) -> list[str]:
+        """The machine of each rpc-server."""
+        return [name for _, name in self._processes(f"{_RPC_SERVER} -H ")]
+
+    def _processes(self, words: str) -> Iterator[tuple[int, str]]:
+        """Yield each process of these machines whose command line has ``words``, and which."""
+        spaces = {box.space: box.name for box in self.boxes if box.on}
+        for pid in processes(words):
+            if (name := spaces.get(space_of(pid))) is not None:
+                yield pid, name
 
     async def reservations(self, of: str = "") -> list[str]:
         """The names of what is reserved in Ray, likewise."""
@@ -351,6 +303,24 @@ class Town:
         names = list(json.loads(answer.splitlines()[-1]))
         others = of or self.left
         return [name for name in names if name.startswith(f"{others}/") is bool(of)]
+
+    @contextlib.asynccontextmanager
+    async def watched(self) -> AsyncIterator[Callable[[], bool]]:
+        """Whether anything is reserved, as it is known at once."""
+        command = (sys.executable, "-m", "tests.outages.reserved", self.address, "--follow")
+        after = self._size(_WATCH)
+        process = self._start(self.hub, _WATCH, *self.with_token(*command))
+        await self._says(_WATCH, "]", after, process)
+
+        def something() -> bool:
+            told = [line for line in self.log(_WATCH).splitlines() if line.startswith("[")]
+            return any(not name.startswith(f"{self.left}/") for name in json.loads(told[-1]))
+
+        try:
+            yield something
+        finally:
+            process.kill()
+            self.hub.kill_process("tests.outages.reserved")
 
     async def leave(self) -> None:
         """Have another gateway load a model, and kill it for good."""
