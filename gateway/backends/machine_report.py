@@ -33,6 +33,9 @@ def nodes_report(nodes: Nodes | None) -> list[dict[str, Any]]:
             "no_rpc": node.no_rpc,
             "devices": list(node.devices),
             "models": list(node.servers),
+            "llama_server": node.llama_server,
+            "troubles": list(node.troubles),
+            "clock_off": node.clock_off,
         }
         for node in (nodes.report() if nodes is not None else ())
     ]

@@ -38,7 +38,9 @@ class NodeStatus:
 
     ``drained``: it takes no more models. ``problem``: why it isn't up. ``devices``: as
     :meth:`Capacity.report` has them. ``no_rpc``: why it can't lead models that span machines, or
-    lend devices to them. ``servers``: the models that this gateway runs there.
+    lend devices to them. ``servers``: the models that this gateway runs there. ``llama_server``:
+    its version. ``troubles``: what is wrong there, though it is used. ``clock_off``: seconds by
+    which its clock is ahead of ours.
     """
 
     name: str
@@ -51,6 +53,9 @@ class NodeStatus:
     no_rpc: str | None
     devices: tuple[Mapping[str, Any], ...]
     servers: tuple[str, ...]
+    llama_server: str | None = None
+    troubles: tuple[str, ...] = ()
+    clock_off: float = 0.0
 
 
 class NodeRun(Run, Protocol):

@@ -20,7 +20,7 @@ from gateway.cli.paragraphs import print_paragraph
 from gateway.cli.parser import explain
 from gateway.cli.serve import demo_if_bare
 from gateway.config.load import load_partly
-from gateway.doctor import conversations, files, llama_server, machine, network, service
+from gateway.doctor import conversations, files, llama_server, machine, network, nodes, service
 from gateway.doctor.checks import Check, Finding, Level, Running, Subject, examine
 from gateway.doctor.report import redactor_for, report, sentence
 from gateway.errors import GatewayError
@@ -43,6 +43,7 @@ _CHECKS: Final = (
     Check("reachable", network.check_reachable),
     Check("permissions", files.check_permissions),
     Check("cache", conversations.check_conversations),
+    Check("cluster", nodes.check_cluster),
     Check("gateway", service.check_gateway),
     Check("service", service.check_service),
     Check("model", files.check_models),
@@ -70,8 +71,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         parser,
         "Checks the whole machine within a minute: llama-server and its flags, "
         "GPUs, memory, disks, ports, the clock, the certificate, names that "
-        "should lead here, permissions, saved conversations, the service, and "
-        "whether each model fits."
+        "should lead here, permissions, saved conversations, the cluster and "
+        "its nodes, the service, and whether each model fits."
         " It changes nothing.",
         examples=["llm-gateway doctor", "llm-gateway doctor --report > report.txt"],
         exits={0: "no errors; there may be warnings", 1: "there are errors"},
@@ -133,7 +134,9 @@ def _subject(settings: Settings) -> Subject:
     try:
         answer = control_request(settings, "GET", "/admin/status")
         if answer is not None and answer[0] == 200 and isinstance(answer[1], dict):
-            running = Running(_pid(settings), answer[1], _cache(settings))
+            others = None if settings.cluster is None else _told(settings, "/admin/nodes")
+            saved = _told(settings, "/admin/cache")
+            running = Running(_pid(settings), answer[1], saved, others)
         elif answer is not None:
             silent = f"the running gateway has answered {answer[0]}"
     except ControlError as error:
@@ -142,9 +145,9 @@ def _subject(settings: Settings) -> Subject:
     return Subject(settings, catalog, dict(os.environ), program, missing, running, silent)
 
 
-def _cache(settings: Settings) -> dict[str, Any] | None:
-    """Return what the running gateway tells of saved conversations; an older one tells nothing."""
-    answer = control_request(settings, "GET", "/admin/cache")
+def _told(settings: Settings, path: str) -> dict[str, Any] | None:
+    """Return what the running gateway answers; an older one may not know what is asked."""
+    answer = control_request(settings, "GET", path)
     told = answer[1] if answer is not None and answer[0] == 200 else None
     return told if isinstance(told, dict) else None
 

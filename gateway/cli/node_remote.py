@@ -41,6 +41,9 @@ def add_list(parser: argparse.ArgumentParser) -> None:
             "to them, or null",
             "nodes[].devices": "with bytes in all, free, and for models",
             "nodes[].models": "names of the models that the gateway runs there",
+            "nodes[].llama_server": "the version of its llama-server, or null",
+            "nodes[].troubles": "what is wrong there, though it is used",
+            "nodes[].clock_off": "seconds by which its clock is ahead of the gateway's",
         },
     )
 
@@ -82,6 +85,8 @@ def run_list(args: argparse.Namespace) -> int:
     for one in nodes:
         if one["problem"]:
             print(clean(f"{one['name']}: {one['problem']}"))
+        for trouble in one["troubles"] if one["up"] else ():
+            print(clean(f"{one['name']}: {trouble}"))
     return 0
 
 

@@ -82,9 +82,8 @@ class KnownNode:
         self.name = name
         self._context = context
         self.server_name = server_name(name)
-        self.host = ""
-        self.port = 0
-        self.version = ""
+        self.host, self.port, self.version = "", 0, ""
+        self.clock_off = 0.0  # seconds by which its clock is ahead of ours
         self.up = False
         #: Whether it is to take no more models.
         self.drained = False
@@ -280,6 +279,7 @@ class KnownNode:
         """Take the whole state of the node. Returns the number of its last event."""
         self._meets_again = False
         self._others.clear()
+        self.clock_off = state.clock - time.time()
         certificate, authorities = await self._certify(self.name, state.request)
         self.port = await self.ask("certify", self._gateway, certificate, authorities)
         self.host, self.version, self.request = state.host, state.version, state.request

@@ -33,6 +33,7 @@ from gateway.backends.placement import Demand, Memory
 from gateway.backends.process import Records
 from gateway.cluster import dismissal
 from gateway.cluster.ca import Credentials, Request, client_context, renew, server_context
+from gateway.cluster.condition import Condition, Examiner
 from gateway.cluster.estimated import estimated
 from gateway.cluster.files import Missing, has_files
 from gateway.cluster.front import Front
@@ -46,7 +47,7 @@ from gateway.cluster.node_settings import NodeSettings
 from gateway.cluster.node_source import CopyFailed
 from gateway.cluster.offer import Offer
 from gateway.cluster.ordered import Ordered
-from gateway.cluster.rpc_program import NO_RPC, Rpc, rpc_of
+from gateway.cluster.rpc_program import NO_RPC
 from gateway.cluster.slot_folder import SlotFolders
 from gateway.cluster.told import Batch, Has, NodeState, Order, PullOrder, Stores, reservation
 from gateway.errors import LoadFailed
@@ -78,7 +79,8 @@ class Node:
         self._sockets = 0
         self._slot_files = SlotFolders(settings.data_dir / "cache")
         self._has = Has(Memory(), False, {})
-        self._rpc = NO_RPC
+        self._examiner = Examiner(settings.llama_server, settings.llm_storage)
+        self._seen = NO_RPC, Condition()
         self._runtime = Path()
         self._capacity: Capacity
         self._accounts: Accounts
@@ -149,7 +151,7 @@ class Node:
             self._environment.environ,
             lambda: flags_known(self._program(), self._environment.for_children),
         )
-        self._rpc = await asyncio.to_thread(self._read_rpc)
+        self._seen = await self._examiner.look(self._environment.for_children)
         self._see()
         await self._files.open()
         self._tasks = [
@@ -178,9 +180,6 @@ class Node:
         except LoadFailed:
             return ()
 
-    def _read_rpc(self) -> Rpc:
-        return rpc_of(self._program(), self._environment.for_children)
-
     # --- what gateways ask ---------------------------------------------------------------------
 
     async def state(self, gateway: str) -> NodeState:
@@ -197,6 +196,7 @@ class Node:
             Stores(dict(self._files.files)),
             tuple(server.state for server in self._servers.values() if not server.over),
             self._pulls.states(gateway),
+            time.time(),
         )
 
     async def events(self, gateway: str, boot: str, after: int, wait: float) -> Batch:
@@ -369,7 +369,7 @@ class Node:
             self._changed.clear()
             residents = [one.resident for one in self._servers.values()]
             await self._accounts.look([one for one in residents if one is not None])
-            self._rpc = await asyncio.to_thread(self._read_rpc)
+            self._seen = await self._examiner.look(self._environment.for_children)
             self._see()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_LOOK):
@@ -381,7 +381,8 @@ class Node:
     def _see(self) -> None:
         """Tell what there is, if that is worth it."""
         capacity = self._capacity
-        has = Has(capacity.memory, capacity.machine.gpu, capacity.report(), self._rpc)
+        gpu, told = capacity.machine.gpu, capacity.report()
+        has = Has(capacity.memory, gpu, told, *self._seen)
         if not has.alike(self._has):
             self._has = has
             self._journal.add(has)

@@ -8,6 +8,7 @@ from gateway.cluster.known_node import KnownNode
 
 def status_of(node: KnownNode) -> NodeStatus:
     """Return what they show."""
+    there = node.has.condition
     return NodeStatus(
         node.name,
         node.up,
@@ -19,4 +20,15 @@ def status_of(node: KnownNode) -> NodeStatus:
         node.has.rpc.problem,
         tuple(node.has.report.get("devices", ())),
         tuple(run.order.spec.name for run in node.runs),
+        there.llama_server,
+        tuple(filter(None, (there.no_llama_server, there.storage, _unused(node)))),
+        round(node.clock_off, 1),
     )
+
+
+def _unused(node: KnownNode) -> str | None:
+    """Return that a GPU isn't used, if there is one."""
+    driver = node.has.condition.driver
+    if driver is None or node.has.gpu or node.has.condition.llama_server is None:
+        return None
+    return f"{driver} is there, but its llama-server finds no GPU: models use the CPU"

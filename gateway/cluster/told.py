@@ -9,6 +9,7 @@ from gateway.backends.counts import Ended
 from gateway.backends.placement import Card, Memory, Placement
 from gateway.backends.pulls import PullWish
 from gateway.backends.tuning import Tuning
+from gateway.cluster.condition import Condition
 from gateway.cluster.offer import Offer
 from gateway.cluster.rpc_program import NO_RPC, Rpc
 from gateway.models.local_model import LocalModel
@@ -234,17 +235,18 @@ class Holds:
 class Has:
     """What a node has, and what is free of it. ``report``: as :meth:`Capacity.report` makes it.
 
-    ``rpc``: what it can do for a model that spans machines.
+    ``rpc``: what it can do for a model that spans machines. ``condition``: what is wrong there.
     """
 
     memory: Memory
     gpu: bool
     report: dict[str, Any]
     rpc: Rpc = NO_RPC
+    condition: Condition = field(default_factory=Condition)
 
     def alike(self, other: Has) -> bool:
         """Return whether nothing differs that is worth telling."""
-        if (self.gpu, self.rpc) != (other.gpu, other.rpc):
+        if (self.gpu, self.rpc, self.condition) != (other.gpu, other.rpc, other.condition):
             return False
         cards, others = _cards(self.memory), _cards(other.memory)
         return cards.keys() == others.keys() and all(
@@ -326,7 +328,8 @@ class ServerState:
 class NodeState:
     """A node with all that it has, after the event number ``last``.
 
-    ``request``: one for a certificate of its key, PEM (PKCS #10, RFC 2986).
+    ``request``: one for a certificate of its key, PEM (PKCS #10, RFC 2986). ``clock``: what its
+    clock says, in seconds since 1970.
     """
 
     name: str
@@ -339,3 +342,4 @@ class NodeState:
     stores: Stores
     servers: tuple[ServerState, ...]
     pulls: tuple[Pulling, ...]
+    clock: float

@@ -39,13 +39,14 @@ class Finding(NamedTuple):
 
 
 class Running(NamedTuple):
-    """The gateway that runs on the data folder: its process, and its answers to /admin/status and
-    /admin/cache (``None``: it has none).
+    """The gateway that runs on the data folder: its process, and its answers to /admin/status,
+    /admin/cache and /admin/nodes (``None``: it has none).
     """
 
     pid: int | None
     status: Mapping[str, Any]
     cache: Mapping[str, Any] | None = None
+    nodes: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)

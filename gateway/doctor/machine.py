@@ -13,6 +13,7 @@ from typing import Final
 
 from gateway.backends.command import bundled_program
 from gateway.backends.devices import Device
+from gateway.backends.gpu_drivers import driver_here
 from gateway.backends.gpus_seen import GpusSeen
 from gateway.doctor.checks import Finding, Level, Subject, size
 
@@ -41,7 +42,7 @@ def check_devices(subject: Subject) -> Iterator[Finding]:
             "devices", Level.OK, f"{device.description}, {_free(device)}", "", device.name
         )
     if not machine.gpu and problem is None:
-        driver = next((name for name, file in _DRIVERS.items() if Path(file).exists()), None)
+        driver = driver_here()
         if driver is not None and subject.program and subject.program != bundled_program():
             yield Finding(
                 *("devices", Level.WARNING),
@@ -60,13 +61,6 @@ def check_devices(subject: Subject) -> Iterator[Finding]:
         yield Finding("memory", Level.WARNING, what, do)
     else:
         yield Finding("memory", Level.OK, what)
-
-
-#: Files that show a GPU's driver.
-_DRIVERS: Final = {
-    "the NVIDIA driver": "/proc/driver/nvidia/version",
-    "the AMD driver (ROCm)": "/dev/kfd",
-}
 
 
 def _free(device: Device) -> str:

@@ -241,6 +241,8 @@ def _hosts(settings: Settings, specs: Iterable[Model]) -> Iterator[str]:
         names += settings.tls.acme.domains
     names += [urlsplit(origin).hostname or "" for origin in settings.cors.origins]
     names += [urlsplit(url).hostname or "" for spec in specs for url in spec.servers]
+    if settings.cluster is not None:
+        names.append(settings.cluster.address.rpartition("/")[2].rpartition(":")[0])
     # The files of a certificate are called as its host.
     for file in (settings.tls.private_key, settings.tls.certificate, settings.tls.ca_chain):
         if file is not None:
