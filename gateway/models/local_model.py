@@ -145,6 +145,11 @@ class LocalModel(Model):
         return (
             *self.meta.warnings(self.name),
             *(
+                [f"{self.name}: machines has no effect: nodes names too few (here is none of them)"]
+                if self.machines > 1 and self.nodes and len({*self.nodes} - {HERE}) < 2
+                else []
+            ),
+            *(
                 f"{self.name}: {key} has no effect: {reason}"
                 for name, (key, reason) in _WITHOUT_EFFECT.items()
                 if getattr(self.params, name) not in (None, False, "")

@@ -1,5 +1,6 @@
 """models.json: what loads, and what it means."""
 
+import dataclasses
 import json
 from dataclasses import asdict
 
@@ -245,5 +246,11 @@ def test_a_model_may_be_for_some_machines_and_several_times() -> None:
     big = parse_catalog(json.dumps({"m": entry})).models["m"]
     assert isinstance(big, LocalModel)
     assert big.machines == 3
+    assert big.warnings == (
+        "m: machines has no effect: nodes names too few (here is none of them)",
+    )
+    assert dataclasses.replace(big, nodes=("attic", "here")).warnings == big.warnings
+    assert dataclasses.replace(big, nodes=("attic", "cellar")).warnings == ()
+    assert dataclasses.replace(big, nodes=()).warnings == ()
     # Where it may run is no reason to end it where it runs.
     assert spec.process_identity() == plain.process_identity()
