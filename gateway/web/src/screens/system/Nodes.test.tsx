@@ -29,7 +29,24 @@ it("tells of each machine whether it is there, what it has, and who runs there",
   ]);
   expect(cards).toEqual([
     ["attic", "up", "192.168.1.6", `CUDA0 ${size(22 * GIB)} for models`, "m (2 copies), n"],
-    ["cellar", "down: no answer", "192.168.1.6", "nothing"],
+    ["cellar", "away: no answer", "192.168.1.6", "nothing"],
     ["shed", "drained: takes no more models", "192.168.1.6", "", "nothing"],
   ]);
+});
+
+it("tells why a machine takes no part in models that span several, and what is wrong there", () => {
+  const place = document.createElement("div");
+  const attic = {
+    ...ATTIC,
+    no_rpc: "there is no rpc-server beside its llama-server",
+    troubles: ["/srv/models can't be read: Permission denied"],
+  };
+  const cellar = { ...attic, name: "cellar", up: false, problem: "no answer" };
+  render(<Nodes nodes={[attic, cellar]} />, place);
+  const [first, second] = [...place.querySelectorAll("li")].map((card) => card.textContent);
+  expect(first).toContain(
+    "no models with other machines: there is no rpc-server beside its llama-server",
+  );
+  expect(first).toContain("/srv/models can't be read: Permission denied");
+  expect(second).not.toMatch(/span|read/); // what it was like doesn't matter while it is away
 });

@@ -18,6 +18,20 @@ export function Nodes({ nodes }: { readonly nodes: readonly Node[] }) {
               <Fact name={t.address}>{one.host}</Fact>
               {one.up && <Fact name={t.devices}>{devicesOf(one)}</Fact>}
               <Fact name={t.nodeRuns}>{runsOf(one) || t.nodeRunsNothing}</Fact>
+              {one.up && one.no_rpc != null && (
+                <Fact name={t.spans}>
+                  <span class="soft">{t.spansNot(one.no_rpc)}</span>
+                </Fact>
+              )}
+              {one.up && !!one.troubles?.length && (
+                <Fact name={t.troubles}>
+                  {one.troubles.map((trouble) => (
+                    <p key={trouble} class="soon">
+                      {trouble}
+                    </p>
+                  ))}
+                </Fact>
+              )}
             </dl>
           </li>
         ))}

@@ -49,6 +49,10 @@ export interface Node {
   readonly devices: readonly Device[];
   /** Those that this gateway runs there. */
   readonly models: readonly string[];
+  /** Why it can't take part in models that span machines; an older gateway tells neither. */
+  readonly no_rpc?: string | null;
+  /** What is wrong there, though it is used. */
+  readonly troubles?: readonly string[];
 }
 
 export interface Disk {

@@ -63,7 +63,10 @@ export const system = {
     copies > 1 ? `${model} (${copies} copies)` : model,
   up: "up",
   drained: "drained: takes no more models",
-  down: (problem: string | null): string => (problem === null ? "down" : `down: ${problem}`),
+  down: (problem: string | null): string => (problem === null ? "away" : `away: ${problem}`),
+  spans: "Spans",
+  spansNot: (why: string): string => `no models with other machines: ${why}`,
+  troubles: "Trouble",
 
   certificate: "Certificate",
   plain: "None: this gateway speaks plain HTTP. Keys and chats can be read on their way.",
