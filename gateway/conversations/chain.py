@@ -232,7 +232,8 @@ class Wish(NamedTuple):
     """What a request says of its slot. ``named``: by its number, -1: what llama-server likes.
 
     ``prompts``: how many it has, each of which needs a slot; ``prefix``: what it shares with
-    others; ``opening``: what it begins with, if it has tools.
+    others; ``opening``: what it begins with, if it has tools; ``raw``: its prompt is no
+    conversation.
     """
 
     chain: Chain
@@ -240,6 +241,7 @@ class Wish(NamedTuple):
     prompts: int = 1
     prefix: SharedPrefix | None = None
     opening: Opening | None = None
+    raw: bool = False
 
 
 def before_messages(body: Mapping[str, Any], format: str) -> dict[str, Any]:
@@ -293,7 +295,8 @@ def wish_of(
     chain = chains.of(body, format, owner, prefix, opening)
     if not chain.shared:
         prefix = opening = None
-    return Wish(chain, _named(body), prompts_in(body), prefix, opening)
+    raw = format not in MESSAGES
+    return Wish(chain, _named(body), prompts_in(body), prefix, opening, raw)
 
 
 def wish_in(

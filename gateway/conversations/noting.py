@@ -56,6 +56,7 @@ class Noting:
         begun: bool = False,
         said: Said | None = None,
         body: Mapping[str, Any] | None = None,
+        raw: bool = False,
     ) -> None:
         """The request that took ``slot`` is over; give the slot back afterwards.
 
@@ -63,7 +64,7 @@ class Noting:
         ``None``: there was no whole answer, but it had ``begun`` maybe, so that all of the prompt
         is there. ``seconds``: until its answer began. Not ``alone``: these are the numbers of
         several slots. ``said``: what has this ``chain``, if that is known; it is remembered if it
-        comes with the ``body`` that it was parsed to.
+        comes with the ``body`` that it was parsed to. ``raw``: its prompt is no conversation.
         """
         slot.last_used = time.monotonic()
         read = Reading(slot.read_back, slot.reading) if slot.read_back is not None else None
@@ -88,7 +89,9 @@ class Noting:
             slot.unsaved = bool(chain.links)
             self.learn(prompt - cached, seconds)
             self.count(owner, cached, restored=slot.restored)
-            if read is not None and not still_fits(self._shelf, read, chain, promised, cached):
+            if read is not None and not still_fits(
+                self._shelf, read, chain, promised, cached, raw=raw
+            ):
                 self._prewarming.refuse(read.saved)
 
     def count(self, owner: str, cached: int, *, restored: bool) -> None:

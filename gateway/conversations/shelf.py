@@ -9,13 +9,13 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections import defaultdict
 from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any, Final
 
 from gateway.conversations.chain import Chain
 from gateway.conversations.counts import CacheReport, Spared, Tally, all_spared, spared
 from gateway.conversations.files import CacheFiles, Unusable
+from gateway.conversations.in_vain import InVain
 from gateway.conversations.index import (
     FoundPrefix,
     Index,
@@ -44,8 +44,6 @@ _SETTLED: Final = 10
 #: Seconds after which nobody waits for what llama-server writes.
 _LATE: Final = 600.0
 _TOO_SMALL: Final = f"conversations are not saved: {_NO_ROOM}"
-#: Conversations in a row that were read back in vain, until no more are.
-_FAILURES: Final = 3
 #: Conversations that are removed in one step of the event loop: it takes a millisecond or two.
 _AT_ONCE: Final = 500
 
@@ -78,8 +76,7 @@ class Shelf:
         self._warned: set[str] = set()
         self.speeds = Speeds()
         self.seconds = self.speeds.seconds
-        #: How many conversations in a row were read back in vain, of processes started alike.
-        self._failures: dict[str, int] = defaultdict(int)
+        self.in_vain = InVain()
         self.writes = Writes(steady())
         #: What is being written, and its expected size.
         self._saving: dict[Saved, int] = {}
@@ -355,12 +352,6 @@ class Shelf:
             disk=self._files.disk,
             now=self._steady(),
         )
-
-    def count_reading(self, model: str, fingerprint: str, failure: str | None) -> None:
-        """What was read back was of use, or a ``failure``: after some in a row no more is saved."""
-        failures = self._failures[fingerprint] = self._failures[fingerprint] + 1 if failure else 0
-        if failures >= _FAILURES:
-            self.switch_off(model, fingerprint, f"{failure}, {_FAILURES} times in a row")
 
     def count_hit(
         self, model: str, fingerprint: str, owner: str | None, tokens: int, *, restored: bool

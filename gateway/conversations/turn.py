@@ -216,6 +216,8 @@ class Turn(Said):
         if slots is None:
             return None
         wish = self._its_wish()
+        if wish.raw and slots.shelf.in_vain.leaves_alone(slots.fingerprint):
+            wish = self.want(wish._replace(chain=NO_CHAIN))
         if wish.prompts > 1 or wish.named == -1:  # llama-server chooses its slots
             self.stray = Stray(self.within.slots_of, self.owner, wish.prompts * self.answers)
             await self.stray.begin(backend, target, lease)
@@ -335,6 +337,7 @@ class Turn(Said):
             begun=ended.events >= _BEGUN,
             said=self,
             body=body,
+            raw=self.wish is not None and self.wish.raw,
         )
         if told is not None:
             if chain.shared and self.wish is not None:

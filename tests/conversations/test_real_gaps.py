@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.conversations.test_real_llama_server import cache, entry, words
+from tests.conversations.test_real_llama_server import ask, cache, entry, words
 from tests.gap_model import write_gap_model
 from tests.harness import MakeGateway, Running
 
@@ -86,3 +86,25 @@ async def test_prompt_goes_on_from_its_beginning_after_a_swap(
             await swap(running)
         (report,) = (await running.json("GET", "/admin/cache"))[1]["models"]
         assert (report["hits"], report["switched_off"]) == (2, None)
+
+
+async def test_gap_in_a_long_text_ends_no_saving_of_conversations(
+    make_gateway: MakeGateway, gap_model: Path
+) -> None:
+    """llama-server reads the last 192 tokens before a gap, with that batch: others each time."""
+    a = entry()
+    a["params"] |= {"model": str(gap_model), "batchSize": 256}
+    models = {"a": a, "b": entry()}
+    settings: dict[str, Any] = {"llama_server": "auto", "scheduler": {"max_loaded": 1}}
+    said = [{"role": "user", "content": words(3, 60)}]
+    async with make_gateway(models, cache=cache(), **settings) as running:
+        for turn in range(6):
+            _, cached = await fill(running, "/infill", " cat" * turn, " on")
+            assert cached < 10, "what is read begins elsewhere"
+            await swap(running)
+        _, prompt, _ = await ask(running, "a", said)
+        await swap(running)
+        _, _, cached = await ask(running, "a", said)
+        assert cached > prompt - 4
+        (report,) = (await running.json("GET", "/admin/cache"))[1]["models"]
+        assert report["switched_off"] is None

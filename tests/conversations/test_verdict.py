@@ -51,3 +51,18 @@ async def test_one_that_was_worth_it_counts_for_those_before(tmp_path: Path) -> 
         assert shelf.off(read.saved.fingerprint) is None
         still_fits(shelf, read, asked, 6000, 24)
         assert "of 6000 tokens" in (shelf.off(read.saved.fingerprint) or "")
+
+
+async def test_prompts_that_are_no_conversations_switch_only_such_prompts_off(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    read, asked = reading(1.0), chain("abcd")
+    fingerprint = read.saved.fingerprint
+    async with shelf_in(tmp_path / "cache", min_tokens=256, upkeep_every=60.0) as shelf:
+        for raw in (True, False, True, False):
+            still_fits(shelf, read, asked, 6000, 24, raw=raw)
+        assert not shelf.in_vain.leaves_alone(fingerprint)
+        still_fits(shelf, read, asked, 6000, 24, raw=True)
+        assert shelf.in_vain.leaves_alone(fingerprint)
+        assert shelf.off(fingerprint) is None
+        assert "raw completions and gaps are not saved any more" in caplog.text
