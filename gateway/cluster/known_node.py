@@ -33,6 +33,7 @@ from gateway.cluster.told import (
     ServerState,
     Stores,
 )
+from gateway.cluster.twins import Twins
 from gateway.cluster.way import try_way
 from gateway.errors import GatewayError
 from gateway.models.local_model import LocalModel
@@ -113,8 +114,8 @@ class KnownNode:
             lambda: self.has,
             lambda: {server: replace(run.order, on=run.on) for server, run in self._runs.items()},
         )
-        #: What was ended here, while the node could not be told.
-        self._ended: set[str] = set()
+        self._ended: set[str] = set()  # here, while the node could not be told
+        self._twins = Twins()
         self._waiting: set[asyncio.Timeout] = set()
         self._silent_since: float | None = None
         self._heard_at = 0.0
@@ -265,11 +266,10 @@ class KnownNode:
                     batch: Batch = await self._ask_soon(
                         "events", self._gateway, self._boot, last, _NO_NEWS, wait=_NO_NEWS
                     )
-                    if batch.gap:
-                        break
+                    self._twins.hear(self.name, 1 if self.patience else batch.asking)
                     for event in batch.events:
                         self._hear(event)
-                    if not self.up or self._meets_again:
+                    if batch.gap or not self.up or self._meets_again:
                         break
                     last = batch.last
             except (Unreachable, Refused) as error:

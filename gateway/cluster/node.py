@@ -204,8 +204,10 @@ class Node:
         something.
         """
         self._asking[gateway] += 1
+        asking = self._asking[gateway]
         try:
-            return await self._journal.after(boot, after, wait)
+            batch = await self._journal.after(boot, after, wait)
+            return replace(batch, asking=max(asking, self._asking[gateway]))
         finally:
             self._asking[gateway] -= 1
             self._hear(gateway)

@@ -306,13 +306,15 @@ class Batch:
     """The events after those that were asked for.
 
     ``boot``: of which life of the node they are; ``last``: the number of the last one. ``gap``:
-    some are lost, so that its whole state has to be asked for.
+    some are lost, so that its whole state has to be asked for. ``asking``: how many gateways of one
+    identity have asked, and waited.
     """
 
     boot: str
     last: int
     events: tuple[Event, ...]
     gap: bool = False
+    asking: int = 1
 
 
 @dataclass(frozen=True, slots=True)
