@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.config.head_address import parse_head, shown_head
 from gateway.config.load import load_partly, load_settings
 from gateway.config.settings import ClusterSettings, Settings
 from gateway.library import read_catalog
@@ -300,6 +301,12 @@ def test_the_head_of_a_cluster_is_found_by_its_address(
     file.write_text(f"cluster: {{address: '{written}'}}\n")
     settings = load_settings(file, environ={"LLM_GATEWAY_CLUSTER__PLACEMENT": "spread"}).settings
     assert settings.cluster == ClusterSettings(address=address, placement="spread")
+
+
+@pytest.mark.parametrize("host", ["192.168.1.5", "attic.lan", "::1", "fd00::5"])
+def test_an_address_of_a_head_that_is_shown_can_be_typed(host: str) -> None:
+    assert parse_head(shown_head(host, 7000)) == shown_head(host, 7000)
+    assert parse_head(shown_head(host, 6379)) == parse_head(host)
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ from gateway.cli.options import add_config
 from gateway.cli.parser import explain
 from gateway.cli.terminal import is_terminal
 from gateway.cluster.dismissal import EXIT_STATUS, NodeRemoved
-from gateway.config.head_address import CLIENT, PORT, parse_head
+from gateway.config.head_address import CLIENT, PORT, parse_head, shown_head
 from gateway.errors import BadRequest
 from gateway.names import HERE, parse_node
 
@@ -144,7 +144,8 @@ def run_head(args: argparse.Namespace) -> int:
         def ready() -> None:
             _say("The head runs. On each other machine:")
             _say("")
-            _say(f"  llm-gateway node join {host}{'' if args.port == PORT else f':{args.port}'}")
+            there = host if args.port == PORT else shown_head(host, args.port)
+            _say(f"  llm-gateway node join {there}")
             _say("")
             _say(f"It asks for the token: {token}")
             _say("")
@@ -153,7 +154,7 @@ def run_head(args: argparse.Namespace) -> int:
                 what = "uses the cluster with `cluster: {engine: ray}` in gateway.yaml."
                 _say(f"The gateway here {what}")
 
-        _say(f"Starting the head of a cluster, at {host}:{args.port}.")
+        _say(f"Starting the head of a cluster, at {shown_head(host, args.port)}.")
         return _until_ended(head.run(_say, joining.environment(), ready))
 
 

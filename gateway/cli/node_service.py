@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gateway.cli.parser import explain
+from gateway.config.head_address import shown_head
 from gateway.errors import BadRequest
 
 if TYPE_CHECKING:
@@ -55,7 +56,8 @@ def install_head(args: argparse.Namespace, host: str) -> int:
     service = _service(args, "head")
     _do(service, ["--host", host, "--port", str(args.port)], None)
     if not args.dry_run:
-        print(f"\nThe head runs. On each other machine: llm-gateway node join {host}:{args.port}")
+        there = shown_head(host, args.port)
+        print(f"\nThe head runs. On each other machine: llm-gateway node join {there}")
         print(f"It asks for the token: {token_file(service.data_dir).read_text()}")
     return 0
 

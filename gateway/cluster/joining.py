@@ -23,6 +23,7 @@ from gateway.cluster import enrol, ray_command
 from gateway.cluster.dismissal import NodeRemoved, ends_when_removed
 from gateway.cluster.node_settings import NodeSettings
 from gateway.cluster.ray_process import CannotJoin, RayProcess, Say, WrongToken
+from gateway.config.head_address import shown_head
 from gateway.sdnotify import Notifier
 
 #: Seconds in which a head must accept a connection, and tell what it is.
@@ -63,7 +64,7 @@ class Head:
         async def start() -> None:
             nonlocal told
             await ray.start()
-            order = enrol.order(f"{_bracketed(self.host)}:{self.port}", self.host)
+            order = enrol.order(shown_head(self.host, self.port), self.host)
             await _enrol(order, {**environ, **variables})
             if told:
                 say("The head runs again.")
@@ -123,10 +124,6 @@ async def _enrol(order: str, environ: Mapping[str, str], node: str = "") -> None
         raise NodeRemoved(node)
     if done["error"] is not None:
         raise CannotJoin(f"Ray has started, and nothing works with it: {done['error']}")
-
-
-def _bracketed(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
 
 
 async def _keep_running(ray: RayProcess, say: Say, start: Any) -> None:

@@ -37,6 +37,11 @@ def parse_head(text: str) -> str:
     return f"{scheme}{shown}:{port or (CLIENT_PORT if scheme else PORT)}"
 
 
+def shown_head(host: str, port: int) -> str:
+    """Return where a head is, as :func:`parse_head` reads it."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def _parts(address: str) -> tuple[str, str]:
     """Return the host and the port, which may be empty; an IPv6 address may be in brackets."""
     if found := re.fullmatch(r"\[([^\]]*)\](?::(\d{1,5}))?", address):
