@@ -2,9 +2,10 @@
 
 ``python -m gateway.cluster.enrol`` is a program of its own: Ray's driver, which ends when the actor
 works. It reads one JSON object, what :func:`order` makes, and prints one: ``error`` is ``null``, or
-what went wrong. An actor of the same name is ended before: it is from a life of the node that is
-over. On the head's machine there is no node, and only the registry is seen to. A node that comes
-back by itself is not started if it was removed meanwhile: ``error`` is :data:`REMOVED` then.
+what went wrong. An actor of the same name that gives no answer is from a life of the node that is
+over, and ended before; one that works keeps the name: ``error`` is :data:`TAKEN` then. On the
+head's machine there is no node, and only the registry is seen to. A node that comes back by itself
+is not started if it was removed meanwhile: ``error`` is :data:`REMOVED` then.
 """
 
 from __future__ import annotations
@@ -26,11 +27,19 @@ from gateway.cluster.told import NAMESPACE, NODE, Members
 
 #: What is printed of a node that was removed.
 REMOVED: Final = "removed"
+#: The error where another node has the name, and works.
+TAKEN: Final = "taken"
 #: Seconds for the actor to look at its machine, for the registry to answer, and for Ray to forget
 #: an actor that was ended.
 _START: Final = 120.0
 _ANSWER: Final = 20.0
 _FORGET: Final = 15.0
+#: Seconds in which an actor answers that works.
+_WORKS: Final = 3.0
+
+
+class _Taken(Exception):
+    """Another node has the name."""
 
 
 def order(
@@ -79,6 +88,8 @@ def main(text: str) -> str | None:
                 return REMOVED
             actor = _started(ray, wanted["name"], settings_of(wanted["settings"]))
             ray.get(actor.__ray_ready__.remote(), timeout=_START)
+    except _Taken:
+        return TAKEN
     except Exception as error:
         return f"{type(error).__name__}: {str(error).strip().splitlines()[-1]}"
     return None
@@ -119,10 +130,21 @@ def _started(ray: Any, node: str, settings: NodeSettings) -> Any:
 
     def start() -> Any:
         with contextlib.suppress(ValueError):  # there is none
-            ray.kill(ray.get_actor(name, NAMESPACE), no_restart=True)
+            there = ray.get_actor(name, NAMESPACE)
+            if _works(ray, there):
+                raise _Taken
+            ray.kill(there, no_restart=True)
         return ray.remote(NodeActor).options(**options).remote(node, settings)
 
     return _again(start)
+
+
+def _works(ray: Any, actor: Any) -> bool:
+    try:
+        ray.get(actor.__ray_ready__.remote(), timeout=_WORKS)
+    except (ray.exceptions.RayError, ray.exceptions.GetTimeoutError):
+        return False
+    return True
 
 
 def _again(start: Callable[[], Any]) -> Any:

@@ -122,6 +122,11 @@ async def _enrol(order: str, environ: Mapping[str, str], node: str = "") -> None
     done = await _answer("gateway.cluster.enrol", environ, _ENROL, text=order)
     if done["error"] == enrol.REMOVED:
         raise NodeRemoved(node)
+    if done["error"] == enrol.TAKEN:
+        raise CannotJoin(
+            f"a node called {node!r} is in use already: is this machine's service running, or has "
+            "it joined with another data_dir? --name gives this one another name"
+        )
     if done["error"] is not None:
         raise CannotJoin(f"Ray has started, and nothing works with it: {done['error']}")
 

@@ -79,6 +79,12 @@ async def test_who_may_not_join_is_told_why(cluster: Cluster) -> None:
     )
     await other.until("a node called 'attic' has joined already, at 127.0.0.3: --name gives")
     assert await other.process.wait() == 1
+    twin = await cluster.command(
+        *("twin", "node", "join", cluster.address, "--name", "attic", "--host", "127.0.0.3"),
+        *("--token-file", str(cluster.token)),
+    )
+    await twin.until("a node called 'attic' is in use already: is this machine's service running")
+    assert await twin.process.wait() == 1
     words = ("node", "join", cluster.address, "--name", "cellar", "--host", "127.0.0.4")
     wrong = await cluster.command("wrong", *words, "--token-file", "-", stdin="no-such-token-here")
     await wrong.until("refuses this token")
