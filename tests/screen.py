@@ -6,6 +6,7 @@ and its second screen), and any other is an error.
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import fcntl
 import os
@@ -161,6 +162,8 @@ class Terminal:
         cwd: Path | None = None,
     ) -> None:
         self.screen = Screen(columns, lines)
+        # A character may come in two pieces.
+        self._decoder = codecs.getincrementaldecoder("utf-8")()
         self._end, terminal = pty.openpty()
         set_size(terminal, columns, lines)
         named = {"TERM": "xterm-256color", **(env or {})}
@@ -194,7 +197,7 @@ class Terminal:
             data = os.read(self._end, 65536)
         except OSError:  # nobody has it open any more
             return False
-        self.screen.feed(data.decode())
+        self.screen.feed(self._decoder.decode(data))
         return bool(data)
 
     def type(self, text: str) -> None:
