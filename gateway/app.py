@@ -154,8 +154,8 @@ def compose(
         max_requests=settings.accounting.max_requests,
         max_requests_size=settings.accounting.max_size,
     )
-    conversations = conversations_of(settings)
     cluster = cluster_of(settings)
+    conversations = conversations_of(settings, cluster)
     environment = Environment(
         llama_server=settings.llama_server,
         llm_storage=settings.llm_storage,

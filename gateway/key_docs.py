@@ -268,7 +268,8 @@ SETTINGS: Final[Mapping[str, str]] = MappingProxyType(
         "better kept in the environment than in the file.",
         "cache": "Conversations that are saved, so that a model that comes back after a swap, or a "
         "restart, doesn't have to read them again. The files contain what was said.",
-        "cache.enabled": "Whether conversations with models of this machine are saved.",
+        "cache.enabled": "Whether conversations are saved, on the disk of the machine that has the "
+        "model.",
         "cache.dir": "Where they are saved, a folder that only the gateway may read. null: in "
         "`cache` in the data folder.",
         "cache.max_size": "How much disk they may take. auto: a fifth of what would be free "

@@ -13,6 +13,7 @@ from gateway.streams.kept import KeptStreams
 
 if TYPE_CHECKING:
     from gateway.backends.backend import Environment
+    from gateway.backends.nodes import Nodes
     from gateway.backends.pulls import Pulls
     from gateway.backends.pulls_on_nodes import PullsOnNodes
     from gateway.cluster.cluster import Cluster
@@ -63,8 +64,8 @@ def pulls_on_nodes_of(
     )
 
 
-def conversations_of(settings: Settings) -> Conversations | None:
-    """Return what saves conversations, if they are to be saved."""
+def conversations_of(settings: Settings, nodes: Nodes | None) -> Conversations | None:
+    """Return what saves conversations, also on ``nodes``, if they are to be saved."""
     cache = settings.cache
     if not cache.enabled:
         return None
@@ -75,6 +76,7 @@ def conversations_of(settings: Settings) -> Conversations | None:
         max_size=cache.max_size,
         max_age=cache.max_age,
         min_tokens=cache.min_tokens,
+        nodes=nodes,
     )
 
 

@@ -94,8 +94,9 @@ def prompt_cache(conversations: Conversations | None, model: str) -> dict[str, A
     """Return what is told of the saved conversations of ``model``; without a cache nothing is."""
     if conversations is None:
         return {}
-    counts = conversations.counts(model)
-    return {"prompt_cache": counts._asdict() if counts is not None else None}
+    if (counts := conversations.counts(model)) is None:
+        return {"prompt_cache": None}
+    return {"prompt_cache": {**counts._asdict(), "nodes": conversations.on_nodes(model)}}
 
 
 def _what_it_is(spec: Model | None, headers: Headers) -> dict[str, Any]:

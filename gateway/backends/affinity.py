@@ -52,16 +52,25 @@ class Affinity(Generic[ServerT]):
             self._last[prefix[-1]] = server
 
     def choose(
-        self, prefix: Sequence[bytes], servers: Sequence[ServerT], parallel: int
+        self,
+        prefix: Sequence[bytes],
+        servers: Sequence[ServerT],
+        parallel: int,
+        saved: Callable[[ServerT], int] | None = None,
     ) -> ServerT | None:
         """Return which of ``servers`` has most of ``prefix``, unless it has too much to do.
 
-        ``parallel``: requests that all of them are to have at once.
+        ``parallel``: requests that all of them are to have at once. ``saved`` returns how much of
+        the conversation one can read back from its disk, which counts where none had it yet.
         """
         last = self._last.get
         for link in reversed(prefix[-_LOOKED_AT:]):
             if (server := last(link)) is not None and server in servers:
                 return server if _has_room(server, servers, parallel) else None
+        if saved is not None and servers:
+            chosen = max(servers, key=saved)
+            if saved(chosen):
+                return chosen if _has_room(chosen, servers, parallel) else None
         if (agreed := self._agreed) is None or not prefix or not servers:
             return None
         # The first message after what many conversations begin with: it stays, turn by turn.

@@ -23,8 +23,10 @@ _WITHOUT_EFFECT: Final = frozenset(
 #: Bytes that are read at the beginning and at the end of a file.
 _READ: Final = 64 * 1024
 _VARIABLES: Final = ("LLAMA_", "GGML_")
-#: Those of them that don't affect it either.
-_OTHER_VARIABLES: Final = frozenset((METRICS, "LLAMA_ARG_CACHE_RAM"))
+#: Those of them that don't affect it either, as where its layers are that other machines have.
+_OTHER_VARIABLES: Final = frozenset(
+    (METRICS, "LLAMA_ARG_CACHE_RAM", "LLAMA_ARG_RPC", "LLAMA_ARG_TENSOR_SPLIT")
+)
 
 
 def fingerprint(command: Command, files: Iterable[Path]) -> str:

@@ -12,7 +12,7 @@ from gateway.backends.scheduled_model import ScheduledModel
 
 if TYPE_CHECKING:
     from gateway.backends.replica import Replica
-    from gateway.backends.several import Several
+    from gateway.backends.several import Saved, Several
 
 
 class Lease:
@@ -49,11 +49,13 @@ class Lease:
             model.count_slots()
             self._leases.decide()
 
-    def choose(self, several: Several, prefix: tuple[bytes, ...]) -> Replica:
-        """Return which of the model's llama-servers gets the request, which begins so. It counts
-        there until the lease is released. Raises :class:`ConnectFailed`.
+    def choose(
+        self, several: Several, prefix: tuple[bytes, ...], saved: Saved | None = None
+    ) -> Replica:
+        """Return which of the model's llama-servers gets the request: see :meth:`Several.choose`.
+        It counts there until the lease is released. Raises :class:`ConnectFailed`.
         """
-        self._replica = chosen = several.choose(prefix)
+        self._replica = chosen = several.choose(prefix, saved)
         return chosen
 
     def lend(self) -> None:

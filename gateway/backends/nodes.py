@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -56,6 +56,57 @@ class NodeStatus:
     llama_server: str | None = None
     troubles: tuple[str, ...] = ()
     clock_off: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """The bytes of the disk that a node saves conversations on, in all and free."""
+
+    total: int
+    free: int
+
+
+class SavedSlots(Protocol):
+    """The files that this gateway's llama-servers on a node have written of their slots.
+
+    Raises :class:`gateway.errors.GatewayError` where the node can't be asked.
+    """
+
+    @property
+    def node(self) -> str:
+        """Its node."""
+
+    @property
+    def problem(self) -> str | None:
+        """Why it can't be asked now, if that is so."""
+
+    @property
+    def room(self) -> Room | None:
+        """What it has told of its disk last; another one, if it has told more."""
+
+    async def meet(self, known: Mapping[str, int]) -> Collection[str]:
+        """Have it remove all but ``known``, bytes by name; return which of these aren't there."""
+
+    async def keep(self, name: str, written: int) -> int | None:
+        """Have it keep what was written; return the checksum, None if that isn't all there."""
+
+    async def is_whole(self, name: str, size: int, check: int) -> bool:
+        """Return whether a file is as it was written."""
+
+    async def remove(self, names: Sequence[str]) -> None:
+        """Remove those files, as far as they are there."""
+
+
+class SavedOnNodes(Protocol):
+    """Those on all nodes."""
+
+    #: Called with the name of a node that has been met, for the first time or again; and of one
+    #: that was removed.
+    met: Callable[[str], None]
+    removed: Callable[[str], None]
+
+    def on(self, node: str) -> SavedSlots:
+        """Return those on a node, which need not be there."""
 
 
 class NodeRun(Run, Protocol):
@@ -183,6 +234,10 @@ class Nodes(Protocol):
     @property
     def pulls(self) -> NodePulls:
         """What this gateway has fetched from the hub by nodes."""
+
+    @property
+    def saved(self) -> SavedOnNodes:
+        """The files that this gateway's llama-servers have written of their slots."""
 
     @property
     def shared(self) -> bool:

@@ -20,6 +20,7 @@ from gateway.upstream import (
 )
 
 T = TypeVar("T")
+Saved = Callable[[Replica], int]
 
 
 class Several:
@@ -49,16 +50,16 @@ class Several:
         for replica in self._replicas:
             replica.others = len(self._replicas) - 1
 
-    def choose(self, prefix: tuple[bytes, ...]) -> Replica:
+    def choose(self, prefix: tuple[bytes, ...], saved: Saved | None = None) -> Replica:
         """Return where a request goes that begins so, which counts there from now on.
 
-        One that had nobody there for another request comes last for a while. Raises
-        :class:`ConnectFailed`.
+        ``saved`` returns how much of it one can read back from its disk. One that had nobody there
+        for another request comes last for a while. Raises :class:`ConnectFailed`.
         """
         if len(self._replicas) == 1:
             chosen = self._replicas[0]
         else:
-            order = self._in_order(prefix)
+            order = self._in_order(prefix, saved)
             if not order:
                 raise ConnectFailed("no copy of the model is there")
             now = time.monotonic()
@@ -103,11 +104,11 @@ class Several:
                 failed = error
         raise failed
 
-    def _in_order(self, prefix: tuple[bytes, ...]) -> list[Replica]:
+    def _in_order(self, prefix: tuple[bytes, ...], saved: Saved | None = None) -> list[Replica]:
         order = sorted(self._replicas, key=lambda replica: replica.in_flight)
         if prefix:
             parallel = self._parallel * len(order)
-            if (known := self._affinity.choose(prefix, order, parallel)) is not None:
+            if (known := self._affinity.choose(prefix, order, parallel, saved)) is not None:
                 order.remove(known)
                 order.insert(0, known)
         # Of two that are equally busy, the one that was chosen before comes last.

@@ -63,11 +63,17 @@ def add_options(parser: argparse.ArgumentParser) -> None:
             "enabled": "whether conversations are saved",
             "folder": "where, or null",
             "problem": "why the folder isn't used, or null",
-            "conversations": "number of all of them",
+            "conversations": "number of all of them in the folder",
             "size": "of their files, bytes",
             "budget": "bytes that they may have",
+            "nodes[].node": "name of a node of the cluster, with conversations on its disk",
+            "nodes[].problem": "why nothing is saved there now, or null",
+            "nodes[].conversations": "number of those there",
+            "nodes[].size": "of their files, bytes",
+            "nodes[].budget": "bytes that they may have, 0 if nobody knows",
             "models[].model": "name of the model",
             **{f"models[].{name}": what for name, what in _ONE.items()},
+            "models[].nodes": "how many of them are on the disk of each node that has some",
             "models[].switched_off": "why its conversations are not saved any more, or null",
             "models[].not_private": "why a key may notice what another one asked, or null",
             "keys[].key": "id of the key",
@@ -92,7 +98,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         clearing,
         "Removes saved conversations, for good: all, or those of a key or a model. What is in the "
         "slots of loaded models stays there, and is not saved unless somebody goes on with it. If "
-        "no gateway runs, they are removed from the folder.",
+        "no gateway runs, they are removed from the folder; nodes remove theirs when one does.",
         examples=[
             "llm-gateway cache clear",
             "llm-gateway cache clear --of-key k_ab12cd34 --model Qwen3-8B --yes",
@@ -196,7 +202,7 @@ def _removed_here(args: argparse.Namespace) -> int:
 @contextlib.contextmanager
 def _told() -> Iterator[None]:
     """Have a folder that cannot be used end the command with its reason."""
-    from gateway.conversations.files import Unusable
+    from gateway.conversations.locked_folder import Unusable
 
     try:
         yield
@@ -215,6 +221,11 @@ def _about(report: dict[str, Any]) -> Iterator[str]:
     if report["folder"]:
         saved = f"{counted(report['conversations'], 'conversation')}, {_size(report['size'])}"
         yield f"{report['folder']}: {saved} of at most {_size(report['budget'])}"
+    for one in report.get("nodes", ()):  # a gateway that is older doesn't tell
+        saved = f"{counted(one['conversations'], 'conversation')}, {_size(one['size'])}"
+        most = f" of at most {_size(one['budget'])}" if one["budget"] else ""
+        problem = f" ({one['problem']})" if one["problem"] else ""
+        yield f"node {one['node']}: {saved}{most}{problem}"
     read, written = (
         sum(one.get(name, 0) for one in report["models"])
         for name in ("bytes_read", "bytes_written")

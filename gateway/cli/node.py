@@ -14,6 +14,7 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from gateway.backends.slot_files import HOSTED
 from gateway.cli.node_remote import add_change, add_list
 from gateway.cli.node_service import (
     add_leave,
@@ -188,6 +189,7 @@ def run_join(args: argparse.Namespace) -> int:
         llama_server=settings.llama_server,
         llm_storage=storage,
         data_dir=settings.data_dir / f"cluster/nodes/{name}",
+        cache_dir=settings.cache_dir / HOSTED / name,
         host=host,
         load_timeout=settings.limits.load_timeout,
     )

@@ -15,7 +15,7 @@ from gateway.backends.placement import Demand, Memory
 from gateway.backends.run import NODE_LOST
 from gateway.cluster.demands import Demands
 from gateway.cluster.drains import Drains
-from gateway.cluster.group import Group
+from gateway.cluster.group import Group, nobody_loads
 from gateway.cluster.identity import Identity
 from gateway.cluster.known_node import KnownNode
 from gateway.cluster.link import Link, Unreachable
@@ -25,6 +25,7 @@ from gateway.cluster.own_files import OwnFiles
 from gateway.cluster.remembered import Known, Remembered, known
 from gateway.cluster.remote_pulls import RemotePulls
 from gateway.cluster.run import ClusterRun
+from gateway.cluster.saved_slots import SavedOnNodes
 from gateway.cluster.sought import SoughtRun
 from gateway.cluster.told import REGISTRY, Helper, Members, Order, ServerState
 from gateway.errors import GatewayError, LoadFailed
@@ -104,6 +105,8 @@ class Cluster:
         #: Why the registry gives no answer, if it doesn't: the head may be away.
         self._away: str | None = "not joined yet"
         self.changed: Callable[[], None] = lambda: None
+        #: What its llama-servers have written of their slots on nodes.
+        self.saved = SavedOnNodes(self._nodes, lambda: self._gateway)
         #: Called with the name of a node when it is to be drained.
         self.drained_node: Callable[[str], None] = lambda node: None
         self.found: Callable[[LocalModel, Callable[[LogRing], ClusterRun]], bool] = (
@@ -193,6 +196,7 @@ class Cluster:
             sources=self._demands.sources,
             places=lambda: self.places,
             changed=self._node_changed,
+            met=lambda name: self.saved.met(name),
             pulls=self.pulls,
         )
         node.drained = name in self._drains.names
@@ -271,6 +275,7 @@ class Cluster:
         for run in node.runs:
             run.lose(f"its node {name!r} has been removed")
         self.pulls.lose(name, "was removed")
+        self.saved.removed(name)
         self._forgotten.add(closing := spawn(node.close(), name=f"forget the node {name}"))
         closing.add_done_callback(self._forgotten.discard)
         self._node_changed()
@@ -392,8 +397,3 @@ class Cluster:
             helpers=tuple(Helper(name, on) for name, on in terms.helpers.items()),
         )
         return ordered(self._nodes, self._nodes[node], order, log)
-
-
-async def nobody_loads(model: str) -> None:
-    """Refuse to load a model for another gateway."""
-    raise LoadFailed(f"this gateway is not ready to load {model!r}")

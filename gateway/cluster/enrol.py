@@ -61,7 +61,7 @@ def order(
 
 def settings_of(plain: dict[str, Any]) -> NodeSettings:
     """Return the settings in an order."""
-    keys = ("llm_storage", "data_dir", "dismissal")
+    keys = ("llm_storage", "data_dir", "cache_dir", "dismissal")
     paths = {key: Path(plain[key]) for key in keys if plain[key] is not None}
     return NodeSettings(**{**plain, **paths})
 

@@ -12,7 +12,7 @@ from typing import Final
 from gateway.cluster.link import Link
 from gateway.cluster.registry import LEASE
 from gateway.cluster.told import REGISTRY, Wanted
-from gateway.errors import GatewayError
+from gateway.errors import GatewayError, LoadFailed
 from gateway.tasks import cancel_and_wait, spawn, spawn_lasting
 
 _log = logging.getLogger(__name__)
@@ -128,3 +128,8 @@ class Group:
                     spawn(load(model), name=f"load {model} for another gateway")
             if set(wanted) <= loading:
                 await asyncio.sleep(_AGAIN if wanted else 0)
+
+
+async def nobody_loads(model: str) -> None:
+    """Refuse to load a model for another gateway."""
+    raise LoadFailed(f"this gateway is not ready to load {model!r}")

@@ -34,7 +34,7 @@ from gateway.cluster.told import (
     Stores,
 )
 from gateway.cluster.twins import Twins
-from gateway.cluster.way import try_way
+from gateway.cluster.way import try_way_of
 from gateway.errors import GatewayError
 from gateway.models.local_model import LocalModel
 from gateway.secret import Secret
@@ -63,7 +63,7 @@ class KnownNode:
     ``certify`` signs a request for a certificate and returns it with the authorities. ``found`` is
     called with a llama-server of ours there that nobody here knows, and returns whether it is
     wanted; if not, who ``places`` models ends it. ``changed``: what it has, or whether it is up,
-    has changed.
+    has changed; ``met``: all of it has been heard, by its name.
     """
 
     def __init__(
@@ -78,6 +78,7 @@ class KnownNode:
         sources: Callable[[LocalModel, KnownNode], list[Asked]],
         places: Callable[[], bool],
         changed: Callable[[], None],
+        met: Callable[[str], None],
         pulls: RemotePulls,
     ) -> None:
         self.name = name
@@ -99,7 +100,7 @@ class KnownNode:
         self._sources = sources
         self._places = places
         self._meets_again = False
-        self._changed = changed
+        self._changed, self._met = changed, met
         self._pulls = pulls
         self.request = b""  # for a certificate: what is sealed for that, it alone can read
         self._runs: dict[str, ClusterRun] = {}
@@ -162,7 +163,7 @@ class KnownNode:
         await cancel_and_wait(self._following)
         await self._reservations.close()
 
-    async def ask(self, what: str, *arguments: Any) -> Any:
+    async def ask(self, what: str, *arguments: Any, within: float = ANSWER) -> Any:
         """Return what the node's method ``what`` returns. See :meth:`Link.call`.
 
         Nobody waits for the answer of a node that is lost meanwhile.
@@ -171,7 +172,7 @@ class KnownNode:
         try:
             async with deadline:
                 self._waiting.add(deadline)
-                return await self._link.call(NODE + self.name, what, *arguments)
+                return await self._link.call(NODE + self.name, what, *arguments, within=within)
         except TimeoutError:
             raise Unreachable(self.problem or "it is lost") from None
         finally:
@@ -284,7 +285,7 @@ class KnownNode:
         self.port = await self.ask("certify", self._gateway, certificate, authorities)
         self.host, self.version, self.request = state.host, state.version, state.request
         if not self.up:
-            await self._try_way()
+            await try_way_of(self.name, self.front(Secret("")), self.problem)
         if state.boot != self._boot:
             if self._boot:
                 _log.warning("the node %s has started anew", self.name)
@@ -314,17 +315,9 @@ class KnownNode:
                 await self._end_unwanted(one)
         await self._reservations.sweep(there, alone=not self.patience)
         self._pulls.met(self, state.pulls)
+        self._met(self.name)
         self._changed()
         return state.last
-
-    async def _try_way(self) -> None:
-        """Raise :class:`Unreachable` where requests would not reach it."""
-        try:
-            await try_way(self.front(Secret("")))
-        except Unreachable as error:
-            if error.message != self.problem:
-                _log.warning("the node %s can't be used: %s", self.name, error.message)
-            raise
 
     def _wanted(self, one: ServerState) -> bool:
         """Take over a llama-server of ours that nobody here knows, if it is wanted."""

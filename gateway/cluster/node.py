@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from gateway import __version__
 from gateway.backends.accounts import Accounts
@@ -35,16 +36,15 @@ from gateway.cluster import dismissal
 from gateway.cluster.ca import Credentials, Request, client_context, renew, server_context
 from gateway.cluster.condition import Condition, Examiner
 from gateway.cluster.estimated import estimated
-from gateway.cluster.files import Missing, has_files
+from gateway.cluster.files import has_files
 from gateway.cluster.front import Front
 from gateway.cluster.hosted import Hosted
 from gateway.cluster.journal import Journal
 from gateway.cluster.lent import Lent
 from gateway.cluster.measured import Measured
-from gateway.cluster.node_files import NodeFiles
+from gateway.cluster.node_files import NodeFiles, copied_as
 from gateway.cluster.node_pulls import NodePulls
 from gateway.cluster.node_settings import NodeSettings
-from gateway.cluster.node_source import CopyFailed
 from gateway.cluster.offer import Offer
 from gateway.cluster.ordered import Ordered
 from gateway.cluster.rpc_program import NO_RPC
@@ -77,7 +77,7 @@ class Node:
         self._certifying = asyncio.Lock()
         self._changed = asyncio.Event()  # what the memory depends on has changed
         self._sockets = 0
-        self._slot_files = SlotFolders(settings.data_dir / "cache")
+        self._saved = SlotFolders(settings.cache_dir)
         self._has = Has(Memory(), False, {})
         self._examiner = Examiner(settings.llama_server, settings.llm_storage)
         self._seen = NO_RPC, Condition()
@@ -152,6 +152,7 @@ class Node:
             lambda: flags_known(self._program(), self._environment.for_children),
         )
         self._seen = await self._examiner.look(self._environment.for_children)
+        await self._saved.look()
         self._see()
         await self._files.open()
         self._tasks = [
@@ -278,7 +279,7 @@ class Node:
             self._environment,
             load_timeout=order.load_timeout,
             metrics=order.metrics,
-            slot_saves=self._slot_files.of(order.gateway) if order.slots else None,
+            slot_saves=self._saved.of(order.gateway) if order.slots else None,
         )
         server: Ordered
         if order.lends:
@@ -303,6 +304,10 @@ class Node:
         """Tell who has joined with this node that it was removed."""
         if (file := self._settings.dismissal) is not None:
             dismissal.tell(file)
+
+    async def saved(self, gateway: str, what: str, *arguments: Any) -> Any:
+        """Do something to what is saved here for ``gateway``: see :meth:`SlotFolder.ask`."""
+        return await asyncio.to_thread(self._saved.of(gateway).ask, what, *arguments)
 
     async def pull(self, order: PullOrder) -> None:
         """Begin to fetch a model from the hub. Raises :class:`Unavailable`: too many."""
@@ -372,6 +377,7 @@ class Node:
             residents = [one.resident for one in self._servers.values()]
             await self._accounts.look([one for one in residents if one is not None])
             self._seen = await self._examiner.look(self._environment.for_children)
+            await self._saved.look()
             self._see()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_LOOK):
@@ -382,16 +388,9 @@ class Node:
 
     def _see(self) -> None:
         """Tell what there is, if that is worth it."""
-        capacity = self._capacity
-        gpu, told = capacity.machine.gpu, capacity.report()
-        has = Has(capacity.memory, gpu, told, *self._seen)
+        memory, report = self._capacity.memory, self._capacity.report()
+        gpu = self._capacity.machine.gpu
+        has = Has(memory, gpu, report, *self._seen, self._saved.room)
         if not has.alike(self._has):
             self._has = has
             self._journal.add(has)
-
-
-def copied_as(missing: Missing) -> str:
-    """Return the path by which another may have what is missing. Raises :class:`CopyFailed`."""
-    if missing.copied_as is None:
-        raise CopyFailed(missing.why or "a file is missing", code="not_copied")
-    return missing.copied_as

@@ -140,3 +140,10 @@ class NodeFiles:
         """End a pull, and have it off the list."""
         with contextlib.suppress(NotFound):  # it is off it
             await self.pulls.end(pull.id, discard=discard)
+
+
+def copied_as(missing: Missing) -> str:
+    """Return the path by which another may have what is missing. Raises :class:`CopyFailed`."""
+    if missing.copied_as is None:
+        raise CopyFailed(missing.why or "a file is missing", code="not_copied")
+    return missing.copied_as

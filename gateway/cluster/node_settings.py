@@ -10,6 +10,7 @@ from pathlib import Path
 class NodeSettings:
     """The settings of one node. Times in seconds.
 
+    ``cache_dir``: where its llama-servers write what is in their slots.
     ``host``: the address at which gateways reach its llama-servers, and the only one that is
     listened on for them. ``data_dir``: where it notes its children, and what models took of its
     memory. ``dismissal``: the socket at which it is told that the node was removed
@@ -20,6 +21,7 @@ class NodeSettings:
     llama_server: str
     llm_storage: Path
     data_dir: Path
+    cache_dir: Path
     host: str
     load_timeout: float = 300.0
     dismissal: Path | None = None

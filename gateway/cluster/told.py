@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.backends.counts import Ended
+from gateway.backends.nodes import Room
 from gateway.backends.placement import Card, Memory, Placement
 from gateway.backends.pulls import PullWish
 from gateway.backends.tuning import Tuning
@@ -19,6 +20,8 @@ from gateway.secret import Secret
 PART_LOST = "part_lost"
 #: The bytes of free memory by which a node must differ from what it has told.
 _WORTH_TELLING = 64 * 2**20
+#: The same for its disk: one part of so many.
+_OF_A_DISK = 64
 #: The Ray namespace of all our actors.
 NAMESPACE = "llm-gateway"
 #: The name of the actor that knows the nodes.
@@ -236,6 +239,7 @@ class Has:
     """What a node has, and what is free of it. ``report``: as :meth:`Capacity.report` makes it.
 
     ``rpc``: what it can do for a model that spans machines. ``condition``: what is wrong there.
+    ``disk``: of that on which conversations are saved, if that can be told.
     """
 
     memory: Memory
@@ -243,10 +247,13 @@ class Has:
     report: dict[str, Any]
     rpc: Rpc = NO_RPC
     condition: Condition = field(default_factory=Condition)
+    disk: Room | None = None
 
     def alike(self, other: Has) -> bool:
         """Return whether nothing differs that is worth telling."""
         if (self.gpu, self.rpc, self.condition) != (other.gpu, other.rpc, other.condition):
+            return False
+        if not _alike(self.disk, other.disk):
             return False
         cards, others = _cards(self.memory), _cards(other.memory)
         return cards.keys() == others.keys() and all(
@@ -255,6 +262,12 @@ class Has:
             and (card.hope is None) is (others[name].hope is None)
             for name, card in cards.items()
         )
+
+
+def _alike(disk: Room | None, other: Room | None) -> bool:
+    if disk is None or other is None:
+        return disk is other
+    return disk.total == other.total and abs(disk.free - other.free) < disk.total / _OF_A_DISK
 
 
 def _cards(memory: Memory) -> dict[str, Card]:

@@ -7,12 +7,15 @@ in between, or the node be known by an address that is of use on its own machine
 from __future__ import annotations
 
 import asyncio
+import logging
 import ssl
 from typing import Final
 
 from gateway.cluster.link import Unreachable
 from gateway.upstream import TcpAddress
 from gateway.upstream.address import connect
+
+_log = logging.getLogger(__name__)
 
 _CONNECT: Final = 5.0
 
@@ -40,6 +43,16 @@ async def try_way(front: TcpAddress) -> None:
         )
         raise Unreachable(what, final=True) from None
     tried.end()
+
+
+async def try_way_of(node: str, front: TcpAddress, known: str | None) -> None:
+    """The same of a node, and say so in the log if that isn't the problem that is ``known``."""
+    try:
+        await try_way(front)
+    except Unreachable as error:
+        if error.message != known:
+            _log.warning("the node %s can't be used: %s", node, error.message)
+        raise
 
 
 def _shown(front: TcpAddress) -> str:

@@ -18,7 +18,6 @@ from gateway.conversations.prewarming import Prewarming, Wanted
 from gateway.conversations.repeated import Repeated, Standing
 from gateway.conversations.shared import EFFORTS, SHARED, TemplateArguments
 from gateway.conversations.shares import MOST_WITH_TOOLS
-from gateway.conversations.shelf import Shelf
 from gateway.conversations.slot import Slot
 
 _EFFORTS: Final = (None, *sorted(EFFORTS))
@@ -39,18 +38,26 @@ class WarmedSlots(Protocol):
     def look_later(self, slot: Slot, /) -> None: ...
 
 
+class Openings(Protocol):
+    """What is needed of :class:`gateway.conversations.shelves.Shelves`."""
+
+    def openings(self) -> list[Saved]: ...
+    def has(self, link: bytes) -> bool: ...
+    def forget(self, *, goes: Callable[[Saved], bool]) -> int: ...
+
+
 class Ahead:
     """That of one gateway."""
 
-    def __init__(self, shelf: Shelf) -> None:
-        self._shelf = shelf
+    def __init__(self, saved: Openings) -> None:
+        self._saved = saved
         self._repeated = Repeated()
         #: Of each model: openings with tools that came again and again, the last at the end.
         self._known: dict[str, dict[bytes, Wanted]] = defaultdict(dict)
 
     def open(self) -> None:
         """Take up what is saved, and was every key's before."""
-        for saved in self._shelf.openings():
+        for saved in self._saved.openings():
             if saved.owner == SHARED:
                 self._repeated.share(saved.chain.links[-1])
 
@@ -61,7 +68,7 @@ class Ahead:
         and know by that that another one has the same tools.
         """
         common = opening.common and self._repeated.is_common(opening.link)
-        if not common or not self._shelf.has(opening.link):
+        if not common or not self._saved.has(opening.link):
             return chain
         return chain.with_link(OPENING_LINKS - 1, opening.link)
 
@@ -137,7 +144,7 @@ class Ahead:
             for link, wanted in [*known.items()]:
                 if wanted.owner == SHARED and wanted.prefix.text not in kept:
                     del known[link]
-        return self._shelf.forget(goes=goes)
+        return self._saved.forget(goes=goes)
 
 
 def _first_links(texts: Collection[Written]) -> frozenset[bytes]:

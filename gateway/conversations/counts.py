@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, NamedTuple
 
@@ -135,8 +135,24 @@ class SavedOpening(NamedTuple):
     used: float
 
 
+class SavedOnNode(NamedTuple):
+    """What is on the disk of a ``node``. ``size`` and ``budget`` in bytes, which is 0 while that
+    isn't known; ``problem``: why nothing is saved there now. ``models``: how many of each.
+    """
+
+    node: str
+    problem: str | None
+    conversations: int
+    size: int
+    budget: int
+    models: dict[str, int]
+
+
 class CacheReport(NamedTuple):
-    """The whole cache. ``size`` and ``budget`` in bytes; ``problem``: why nothing is saved."""
+    """The whole cache: what is in ``folder``, on this machine, and what is on ``nodes``; both are
+    in ``models``, ``keys`` and ``openings``. ``size`` and ``budget`` in bytes; ``problem``: why
+    nothing is saved here.
+    """
 
     folder: str
     problem: str | None
@@ -146,6 +162,30 @@ class CacheReport(NamedTuple):
     models: dict[str, Spared]
     keys: dict[str, Spared]
     openings: list[SavedOpening]
+    nodes: list[SavedOnNode]
+
+    def on_nodes(self, model: str) -> dict[str, int]:
+        """Return how many conversations of ``model`` are on each node that has some."""
+        return {one.node: one.models[model] for one in self.nodes if model in one.models}
+
+
+def on_one_node(
+    node: str, problem: str | None, held: Mapping[str, Held], budget: int
+) -> SavedOnNode:
+    """Return what is ``held`` there, by model, as one."""
+    models = {model: one.conversations for model, one in held.items()}
+    size = sum(one.size for one in held.values())
+    return SavedOnNode(node, problem, sum(models.values()), size, budget, models)
+
+
+def sum_held(several: Iterable[Mapping[str, Held]]) -> dict[str, Held]:
+    """Return what is held of each name on ``several`` disks together."""
+    total = defaultdict[str, Held](Held)
+    for of_disk in several:
+        for name, held in of_disk.items():
+            total[name].conversations += held.conversations
+            total[name].size += held.size
+    return total
 
 
 def spared(held: Held | None, counts: Counts | None) -> Spared | None:
@@ -182,7 +222,7 @@ _OF_MODELS: Final = ("switched_off", "not_private")
 #: Stands for the name of the key that has what all keys use.
 _SHARED_BY: Final = "shared by all keys"
 #: That of a gateway that saves none.
-NO_CACHE: Final = CacheReport("", None, 0, 0, 0, {}, {}, [])
+NO_CACHE: Final = CacheReport("", None, 0, 0, 0, {}, {}, [], [])
 
 
 def shown(
@@ -200,7 +240,11 @@ def shown(
         "conversations": report.conversations,
         "size": report.size,
         "budget": report.budget,
-        "models": [{"model": name, **_shown(one)} for name, one in report.models.items()],
+        "nodes": [_without(one._asdict(), "models") for one in report.nodes],
+        "models": [
+            {"model": name, **_shown(one), "nodes": report.on_nodes(name)}
+            for name, one in report.models.items()
+        ],
         "keys": [
             {
                 "key": key,
@@ -214,4 +258,8 @@ def shown(
 
 
 def _shown(one: Spared, *without: str) -> dict[str, Any]:
-    return {name: value for name, value in one._asdict().items() if name not in without}
+    return _without(one._asdict(), *without)
+
+
+def _without(fields: dict[str, Any], *without: str) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if name not in without}

@@ -9,14 +9,20 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from gateway.backends.backend import Backend
+from gateway.backends.nodes import Nodes
 from gateway.backends.served import Served
 from gateway.conversations.ahead import Ahead
-from gateway.conversations.chain import NOTHING_WRITTEN, Chains, Wish, may_answer_more, wish_of
-from gateway.conversations.counts import Spared
-from gateway.conversations.files import CacheFiles
+from gateway.conversations.chain import (
+    NOTHING_WRITTEN,
+    Chain,
+    Chains,
+    Wish,
+    may_answer_more,
+    wish_of,
+)
 from gateway.conversations.opening import Written
 from gateway.conversations.shared import SHARED
-from gateway.conversations.shelf import Shelf
+from gateway.conversations.shelves import Shelves
 from gateway.conversations.slots import ConversationSlots
 from gateway.conversations.stray import Stray
 from gateway.conversations.turn import Turn, turn_of_wish
@@ -47,38 +53,44 @@ class Conversations:
         max_size: int | Literal["auto"],
         max_age: float,
         min_tokens: int,
+        nodes: Nodes | None = None,
     ) -> None:
+        """``folder``: for what is saved on this machine, and for what is known of what ``nodes``
+        have saved.
+        """
         self._folder = folder
-        self._shelf = Shelf(CacheFiles(folder, max_size), max_age=max_age, min_tokens=min_tokens)
-        # On nodes nothing is saved: what is in slots stays there as long as it may.
-        self._unsaved = Shelf(CacheFiles(folder, 0), max_age=max_age, min_tokens=min_tokens)
-        self._unsaved.tally = self._shelf.tally
+        self._shelves = Shelves(
+            folder, nodes, max_size=max_size, max_age=max_age, min_tokens=min_tokens
+        )
         self.chains = Chains()
         self._min_tokens = min_tokens
         #: Bytes of a body with which it may be too short: see :meth:`is_short`.
         self.maybe_short = _BYTES * min_tokens
         self.slots: dict[Served, ConversationSlots] = {}
-        self.ahead = Ahead(self._shelf)
+        self.ahead = Ahead(self._shelves)
         #: Returns what requests of a model begin with that are to be expected.
         self.expected: Callable[[str], Awaitable[Iterable[Expected]]] | None = None
         #: Returns what an operator wrote for a model's personality, as far as it is still that.
         self.written: Callable[[str, str], Written] = lambda model, name: NOTHING_WRITTEN
-        self.report = self._shelf.report
+        self.report = self._shelves.report
+        #: Returns what is saved of a model, what that spared, and why nothing is any more.
+        self.counts = self._shelves.of_model
+        #: Returns how many of a model's are on the disk of each node that has some.
+        self.on_nodes = self._shelves.on_nodes
 
     async def open(self) -> None:
         """Take the folder, and find what is there. Without one everything else goes on."""
-        await self._shelf.open()
+        await self._shelves.open()
         self.ahead.open()
 
     async def close(self) -> None:
         """Wait until everything is written, or emptied, and let go of the folder."""
-        await self._unsaved.written()
-        await self._shelf.close()
+        await self._shelves.close()
 
     @property
     def folder(self) -> Path | None:
         """Where llama-server is to write, if that can be written to. Blocks."""
-        if not self._shelf.usable:
+        if not self._shelves.here.usable:
             return None
         try:
             make_folder(self._folder)  # llama-server doesn't start without it
@@ -141,13 +153,13 @@ class Conversations:
         return slots
 
     def _begin(self, backend: Served, fingerprint: str) -> ConversationSlots:
-        shelf = self._shelf if backend.node is None else self._unsaved
+        shelf = self._shelves.of(backend.node)
         slots = self.slots[backend] = ConversationSlots(backend, fingerprint, shelf)
         if backend.inherited:
             slots.suspect()
-        if (counts := self._shelf.tally.models.get(slots.model)) is not None:
+        if (counts := shelf.tally.models.get(slots.model)) is not None:
             # Saved no more was what another llama-server, or another file, couldn't save.
-            counts.switched_off = self._shelf.off(fingerprint)
+            counts.switched_off = shelf.off(fingerprint)
         return slots
 
     def arrived(self, backend: Served) -> None:
@@ -164,7 +176,7 @@ class Conversations:
 
     def _look_ahead(self, slots: ConversationSlots) -> None:
         looking = spawn(self._expect(slots), name=f"look what {slots.model} will be asked")
-        self._shelf.keep_track(looking)
+        slots.shelf.keep_track(looking)
 
     async def _expect(self, slots: ConversationSlots) -> None:
         wishes = []
@@ -195,9 +207,9 @@ class Conversations:
         def keeps(owner: str) -> bool:
             return owner == SHARED or known(owner)
 
-        self._shelf.is_known = keeps
+        self._shelves.know(keeps)
         self.ahead.forget(lambda owner: not keeps(owner))
-        if count := self._shelf.forget(goes=lambda saved: not keeps(saved.owner)):
+        if count := self._shelves.forget(goes=lambda saved: not keeps(saved.owner)):
             _log.info("removed %d saved conversations of keys that are gone", count)
 
     async def clear(self, owner: str | None, model: str | None) -> int:
@@ -210,12 +222,16 @@ class Conversations:
                 slots.give_up(owner)
                 slots.prewarming.forget(owner)
         self.ahead.forget(lambda one: owner in (None, one), model)
-        removed = self._shelf.forget(
+        removed = self._shelves.forget(
             goes=lambda saved: owner in (None, saved.owner) and model in (None, saved.model)
         )
-        await self._shelf.removed()
+        await self._shelves.removed()
         return removed
 
-    def counts(self, model: str) -> Spared | None:
-        """Return what is saved of ``model``, what that spared, and why nothing is any more."""
-        return self._shelf.of_model(model)
+    def reach(self, backend: Served, chain: Chain) -> int:
+        """Return how many links of ``chain`` can be read back where ``backend`` runs."""
+        fingerprint = backend.fingerprint
+        if fingerprint is None or not chain.links:
+            return 0
+        found = self._shelves.of(backend.node).longest(fingerprint, chain)
+        return 0 if found is None else found.reach(chain)

@@ -95,7 +95,9 @@ class Noting:
                 self._prewarming.refuse(read.saved)
 
     def count(self, owner: str, cached: int, *, restored: bool) -> None:
-        """Count ``cached`` tokens, which were of use to ``owner``."""
-        if cached > 0:
-            name, fingerprint = self._model, self._fingerprint
-            self._shelf.count_hit(name, fingerprint, owner, cached, restored=restored)
+        """Count ``cached`` tokens, which were of use to ``owner``: fewer than may be saved may be
+        what all prompts of a template begin with.
+        """
+        if cached >= self.least_hit:
+            spared = self._shelf.seconds(self._fingerprint, cached)
+            self._shelf.tally.hit(self._model, owner, cached, spared, restored=restored)

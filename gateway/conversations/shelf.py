@@ -1,20 +1,21 @@
-"""All that is saved, and the folder it is in: what the slots of every model put and find there.
+"""All that is saved in one folder: what the slots of every model put and find there.
 
-The event loop only ever waits for the disk; every access to it is in a thread.
+The event loop only ever waits for the disk, or for the node that has it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any, Final
 
 from gateway.conversations.chain import Chain
-from gateway.conversations.counts import CacheReport, Spared, Tally, all_spared, spared
-from gateway.conversations.files import CacheFiles, Unusable
+from gateway.conversations.counts import Tally
+from gateway.conversations.files import file_name, new_name
 from gateway.conversations.in_vain import InVain
 from gateway.conversations.index import (
     FoundPrefix,
@@ -23,12 +24,14 @@ from gateway.conversations.index import (
     in_steps,
     least_valuable,
     mend_times,
-    shown_openings,
     sorted_out,
     tidy_up,
     too_old,
 )
+from gateway.conversations.locked_folder import Unusable
+from gateway.conversations.pending import Pending
 from gateway.conversations.speeds import Speeds
+from gateway.conversations.store import Store
 from gateway.conversations.worth import Writes, new_tokens
 from gateway.plurals import counted
 from gateway.tasks import cancel_and_wait, spawn, spawn_lasting
@@ -48,23 +51,29 @@ _TOO_SMALL: Final = f"conversations are not saved: {_NO_ROOM}"
 _AT_ONCE: Final = 500
 
 
+#: Numbers of what is saved where, which no two shelves have in common.
+_changes: Final = itertools.count(1)
+
+
 class Shelf:
-    """That of one gateway. ``max_age`` and ``upkeep_every`` in seconds."""
+    """That of one gateway in one ``store``. ``max_age`` and ``upkeep_every`` in seconds."""
 
     def __init__(
         self,
-        files: CacheFiles,
+        store: Store,
         *,
         max_age: float,
         min_tokens: int,
         wall: Callable[[], float] = time.time,
         steady: Callable[[], float] = time.monotonic,
         upkeep_every: float = _UPKEEP_EVERY,
+        beside: Shelf | None = None,
     ) -> None:
-        self._files = files
+        """``beside``: another one, with which it counts what is spared."""
+        self.store = store
         self._index = Index()
-        #: Is another number once there is more.
-        self.changes = 0
+        #: Is another number once there is more, and on each shelf.
+        self.changes = next(_changes)
         self._max_age = max_age
         self.min_tokens = min_tokens
         self.wall = wall
@@ -74,7 +83,7 @@ class Shelf:
         self._problem: str | None = "the folder was not looked at yet"
         self._off: dict[str, str] = {}
         self._warned: set[str] = set()
-        self.speeds = Speeds()
+        self.speeds: Speeds = Speeds() if beside is None else beside.speeds
         self.seconds = self.speeds.seconds
         self.in_vain = InVain()
         self.writes = Writes(steady())
@@ -82,41 +91,48 @@ class Shelf:
         self._saving: dict[Saved, int] = {}
         self._forgotten: set[Saved] = set()
         self._keeping: dict[str, asyncio.Task[None]] = {}
-        self._tasks: set[asyncio.Task[Any]] = set()
+        pending = Pending()
+        self.keep_track, self.written = pending.keep_track, pending.over
         self._removing: set[asyncio.Task[Any]] = set()
         self._upkeep: asyncio.Task[None] | None = None
         self._opening = asyncio.Lock()
         self._closed = False
         #: Whether a key still exists: nothing is kept of others.
         self.is_known: Callable[[str], bool] = lambda owner: True
-        self.tally = Tally()
-        self.new_name, self.file_name = files.new_name, files.file_name
+        self.tally: Tally = Tally() if beside is None else beside.tally
+        self.new_name, self.file_name = new_name, file_name
 
     async def open(self) -> None:
         """Take the folder, and find what is there. Without one everything else goes on."""
-        await self._open()
-        self._upkeep = spawn_lasting(self._keep_up, name="look after saved conversations")
+        async with self._opening:
+            await self._open()
+            if not self._closed:
+                name = "look after saved conversations"
+                self._upkeep = spawn_lasting(self._keep_up, name=name)
 
     async def _open(self) -> None:
         if self._closed:
             return
         try:
-            found = await asyncio.to_thread(lambda: sorted_out(self._files.open(), self.wall()))
+            there = await self.store.open()
         except Unusable as problem:
             self._problem = str(problem)
             self.warn_once(f"conversations are not saved: {problem}")
             return
+        found = await asyncio.to_thread(sorted_out, there, self.wall())
         self._index, self._problem = found.everything, None
-        self.changes += 1
+        self.changes = next(_changes)
         self.writes.note(found.written)
         for saved in found.last:
             self.writes.know(saved)
             if saved.seconds > 0:
                 self.speeds.know(saved.fingerprint, saved.tokens / saved.seconds)
         self.usable = True
+        await self._compare()
         await self._trim()
         mib = self._index.size / 2**20
-        _log.info("%s saved, %.0f MiB", counted(len(self._index), "conversation"), mib)
+        many = counted(len(self._index), "conversation")
+        _log.info("%s saved, %.0f MiB: %s", many, mib, self.store.where)
 
     async def close(self) -> None:
         """Wait until everything is written, and let go of the folder."""
@@ -124,23 +140,13 @@ class Shelf:
             self.usable, self._closed = False, True
             await cancel_and_wait(self._upkeep)
         await self.written()
-        await asyncio.to_thread(self._files.close)
-
-    async def written(self) -> None:
-        """Return when the folder is as it is to be."""
-        while self._tasks:
-            await asyncio.wait(tuple(self._tasks))
+        await self.store.close()
 
     async def removed(self) -> None:
         """Return when what was forgotten is gone, but for what is still being written."""
         for _ in range(2):  # what was being kept is removed after that
             if waiting := {*self._removing, *self._keeping.values()}:
                 await asyncio.wait(waiting)
-
-    def keep_track(self, task: asyncio.Task[Any]) -> None:
-        """Have :meth:`close` wait for ``task``."""
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
     # --- upkeep --------------------------------------------------------------------------------
 
@@ -156,7 +162,7 @@ class Shelf:
             if not await self._is_held():
                 continue
             await self._trim()
-            await asyncio.to_thread(self._files.sweep_late, _LATE)
+            await self.store.sweep_late(_LATE)
             if passed >= _SETTLED:
                 await self._let_go_of_old()
 
@@ -171,7 +177,7 @@ class Shelf:
         await self._fit(await self._budget())
 
     async def _budget(self) -> int:
-        return await asyncio.to_thread(self._files.budget, self._index.size)
+        return await self.store.budget(self._index.size)
 
     async def _fit(self, budget: int) -> None:
         excess = self._index.size + sum(self._saving.values()) - budget
@@ -181,19 +187,33 @@ class Shelf:
 
     async def _is_held(self) -> bool:
         """Return whether the folder is there, made anew if it was removed."""
-        if not await asyncio.to_thread(self._files.is_held):
+        if not await self.store.is_held():
             async with self._opening:
-                if not await asyncio.to_thread(self._files.is_held):
+                if not await self.store.is_held():
                     await self._open_again()
         return self.usable
 
     async def _open_again(self) -> None:
         if self.usable:
-            _log.warning("%s was removed, and the conversations with it", self._files.folder)
+            _log.warning("%s was removed, and the conversations with it", self.store.where)
         self.usable = False
         self._index = Index()
-        await asyncio.to_thread(self._files.close)
+        await self.store.close()
         await self._open()
+
+    async def reconcile(self) -> None:
+        """Have here and there the same again, after its node was away."""
+        async with self._opening:
+            if self.usable:
+                await self._compare()
+
+    async def _compare(self) -> None:
+        gone = frozenset(await self.store.gone())
+        lost = [saved for saved in self._index if saved.name in gone]
+        if lost:
+            many = counted(len(lost), "saved conversation")
+            _log.warning("%s: %s are not there any more", self.store.where, many)
+            self._remove(lost)
 
     # --- looking -------------------------------------------------------------------------------
 
@@ -221,12 +241,11 @@ class Shelf:
             await asyncio.wait([keeping])
         if not self._index.has(saved):
             return False
-        if await asyncio.to_thread(self._files.is_whole, saved):
-            return True
-        if await self._is_held() and self._index.has(saved):
+        whole = await self.store.is_whole(saved)
+        if whole is False and await self._is_held() and self._index.has(saved):
             _log.warning("a saved conversation of %s is damaged or gone: removed", saved.model)
             self.drop(saved)
-        return False
+        return whole is True
 
     def off(self, fingerprint: str) -> str | None:
         """Return why nothing is saved for such a process, if that is so."""
@@ -249,7 +268,7 @@ class Shelf:
             self._forgotten.discard(saved)
 
     async def _make_room(self) -> bool:
-        if not await self._is_held():
+        if not await self._is_held() or self.store.problem is not None:
             return False
         budget = await self._budget()
         if budget <= 0 or sum(self._saving.values()) > budget:
@@ -265,14 +284,14 @@ class Shelf:
             return
         self.writes.know(saved)
         self._index.add(saved)
-        self.changes += 1
+        self.changes = next(_changes)
         task = spawn(self._keep(saved, saved.size), name=f"keep {saved.name}")
         self._keeping[saved.name] = task
         self.keep_track(task)
 
     async def _keep(self, saved: Saved, written: int) -> None:
         try:
-            if not await asyncio.to_thread(self._files.keep, saved, written):
+            if not await self.store.keep(saved, written):
                 self._index.remove(saved)
             elif self._index.has(saved):
                 self._remove(self._index.contained(saved))
@@ -289,13 +308,13 @@ class Shelf:
         self._note(saved)
 
     def _note(self, saved: Saved) -> None:
-        def note() -> None:
-            try:
-                self._files.note(saved)
-            except OSError as error:
-                self.warn_once(f"cannot note that conversations were used: {error.strerror}")
+        self.keep_track(spawn(self._write_down(saved), name=f"note {saved.name}"))
 
-        self.keep_track(spawn(asyncio.to_thread(note), name=f"note {saved.name}"))
+    async def _write_down(self, saved: Saved) -> None:
+        try:
+            await self.store.note(saved)
+        except OSError as error:
+            self.warn_once(f"cannot note that conversations were used: {error.strerror}")
 
     def drop(self, saved: Saved) -> None:
         """Remove ``saved``."""
@@ -304,7 +323,7 @@ class Shelf:
     def discard(self, *several: Saved) -> None:
         """Remove what was written for those, which were not put."""
         what = several[0].name if len(several) == 1 else f"{len(several)} conversations"
-        removing = asyncio.to_thread(self._files.remove, *several)
+        removing = self.store.remove(*several)
         self._track_removal(spawn(removing, name=f"remove the files of {what}"))
 
     def _track_removal(self, task: asyncio.Task[None]) -> None:
@@ -349,39 +368,19 @@ class Shelf:
             new,
             self.seconds(fingerprint, new),
             in_danger=in_danger,
-            disk=self._files.disk,
+            disk=self.store.disk,
             now=self._steady(),
         )
 
-    def count_hit(
-        self, model: str, fingerprint: str, owner: str | None, tokens: int, *, restored: bool
-    ) -> None:
-        """So many tokens had not to be computed for ``owner``, as they were ``restored`` or live:
-        at least ``min_tokens`` are a hit, fewer may be what all prompts of a template begin with.
-        """
-        if tokens >= max(1, self.min_tokens):
-            seconds = self.seconds(fingerprint, tokens)
-            self.tally.hit(model, owner, tokens, seconds, restored=restored)
+    @property
+    def index(self) -> Index:
+        """What is saved."""
+        return self._index
 
-    def of_model(self, model: str) -> Spared | None:
-        """Return what is saved of ``model`` and was spared; ``None``: nothing yet."""
-        self.tally.gather(self.seconds)
-        return spared(self._index.of_models.get(model), self.tally.models.get(model))
-
-    async def report(self) -> CacheReport:
-        """Return what is saved of everything, and was spared."""
-        self.tally.gather(self.seconds)
-        index, budget = self._index, await self._budget() if self.usable else 0
-        return CacheReport(
-            folder=str(self._files.folder),
-            problem=_NO_ROOM if self.usable and budget <= 0 else self._problem,
-            conversations=len(index),
-            size=index.size,
-            budget=budget,
-            models=all_spared(index.of_models, self.tally.models),
-            keys=all_spared(index.of_owners, self.tally.keys),
-            openings=await asyncio.to_thread(shown_openings, tuple(index)),
-        )
+    async def room(self) -> tuple[int, str | None]:
+        """Return the bytes that all of it may have, and why nothing is saved, if that is so."""
+        budget = await self._budget() if self.usable else 0
+        return budget, _NO_ROOM if self.usable and budget <= 0 else self._problem
 
     def warn_once(self, text: str, about: str | None = None) -> None:
         """Log ``text``, unless that, or something ``about`` the same, was logged already."""

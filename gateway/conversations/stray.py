@@ -44,6 +44,10 @@ class Stray:
         self._slots: ConversationSlots | None = None
         self._slot: Slot | None = None
 
+    def reach(self, backend: Served) -> int:
+        """Return 0: nothing is read back for it."""
+        return 0
+
     def go_on(self, backend: Served) -> bool:
         """It goes on with nothing."""
         return False

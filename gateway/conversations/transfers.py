@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Final
 
 from gateway.backends.served import Served
-from gateway.conversations.files import NAME_BYTES
+from gateway.backends.slot_files import NAME_BYTES
 from gateway.conversations.index import Saved
 from gateway.conversations.shared import SHARED
 from gateway.conversations.shelf import Shelf

@@ -18,6 +18,7 @@ from gateway.conversations.chain import (
     NO_WISH,
     NOTHING_WRITTEN,
     UNUSUAL,
+    Chain,
     Chains,
     Wish,
     short_wish,
@@ -49,6 +50,7 @@ class Keeper(Protocol):
     slots: dict[Served, ConversationSlots]
 
     def slots_of(self, backend: Served, /) -> ConversationSlots | None: ...
+    def reach(self, backend: Served, chain: Chain, /) -> int: ...
     def is_short(self, body: Mapping[str, Any], size: int, /) -> bool: ...
     def written(self, model: str, personality: str, /) -> Written: ...
 
@@ -131,6 +133,10 @@ class Turn(Said):
         if self.personality is not None:
             written = self.within.written(self.model, self.personality)
         return self.want(wish_of(body, self.within.chains, self.format, self.owner, written))
+
+    def reach(self, backend: Served) -> int:
+        """Return how much of it can be read back where ``backend`` runs."""
+        return self.within.reach(backend, self._its_wish().chain)
 
     def go_on(self, backend: Served) -> bool:
         """Take the slot in which it goes on with all that is there, if its bytes tell that, and

@@ -33,6 +33,13 @@ def _of_gateway(told: Mapping[str, Any]) -> Iterator[Finding]:
         yield _warn(f"conversations are not saved: {told['problem']}", "mend cache.dir")
     else:
         yield _room(told["folder"], told["conversations"], told["size"], told["budget"])
+    for one in told.get("nodes", ()):  # a gateway that is older doesn't tell
+        if (why := one["problem"]) is not None:
+            what = f"conversations are not saved on the node {one['node']}: {why}"
+            yield _warn(what, "see `llm-gateway node list`, and cache.dir there")
+        else:
+            room = one["conversations"], one["size"], one["budget"]
+            yield _room(f"cache.dir of the node {one['node']}", *room)
     for one in told["models"]:
         if one["switched_off"] is not None:
             what = f"conversations of {one['model']} are not saved any more: {one['switched_off']}"

@@ -122,7 +122,7 @@ CACHE_CONVERSATIONS: Final = _gauge(
 CACHE_SIZE: Final = _gauge(
     "cache_bytes", "model", "What they take on disk.")
 CACHE_BUDGET: Final = _gauge(
-    "cache_budget_bytes", "", "What all of them may take on disk.")
+    "cache_budget_bytes", "", "What those on the disk of this machine may take there.")
 
 # --- the gateway itself
 BUILD: Final = _gauge(

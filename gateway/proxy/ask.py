@@ -47,7 +47,7 @@ async def texts(scheduler: Scheduler, call: Call, outcome: Outcome) -> AsyncGene
                 if scheduler.suspects:
                     await refuse_suspects(scheduler, outcome.key, model, call.target, call.body)
                 if (several := lease.backend.several) is not None:
-                    backend = lease.choose(several, call.prefix)
+                    backend = lease.choose(several, call.prefix, call.saved)
                     deaths = backend.deaths
                 if (turn := call.turn) is not None:
                     gone_on = turn.go_on(backend)

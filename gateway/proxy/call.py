@@ -126,6 +126,11 @@ class Call(UpstreamRequest):
         return self
 
     @property
+    def saved(self) -> Callable[[Served], int] | None:
+        """What returns how much of its conversation a server can read back, if that is known."""
+        return None if self.turn is None else self.turn.reach
+
+    @property
     def passed(self) -> int:
         """Bytes of a streamed body that were passed on."""
         return self.body.passed if isinstance(self.body, StreamedBody) else 0

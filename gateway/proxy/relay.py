@@ -88,7 +88,7 @@ async def relay(
                         scheduler, outcome.key, call.model, call.target, call.body
                     )
                 if (several := lease.backend.several) is not None:
-                    backend = outcome.server = lease.choose(several, call.prefix)
+                    backend = outcome.server = lease.choose(several, call.prefix, call.saved)
                     deaths = backend.deaths
                 if (turn := call.turn) is not None:
                     gone_on = turn.go_on(backend)

@@ -37,6 +37,23 @@ def test_conversation_goes_where_its_last_turn_was() -> None:
     assert affinity.choose(links("abcz"), servers, 64) is one, "a branch"
 
 
+def test_conversation_that_nobody_had_yet_goes_where_it_is_saved() -> None:
+    one, two = servers = [Server(), Server()]
+    affinity = Affinity[Server]()
+    saved = {id(one): 0, id(two): 3}
+
+    def choose(text: str) -> Server | None:
+        return affinity.choose(links(text), servers, 64, lambda server: saved[id(server)])
+
+    assert choose("abcd") is two
+    affinity.note(links("abc"), one)
+    assert choose("abcd") is one, "it has it in a slot"
+    two.in_flight = 10
+    assert choose("xyz") is None, "it has too much to do"
+    saved[id(two)] = two.in_flight = 0
+    assert choose("xyz") is None, "it is saved nowhere"
+
+
 def test_beginning_that_many_have_draws_nobody() -> None:
     servers = [Server(), Server()]
     affinity = Affinity[Server]()

@@ -148,6 +148,7 @@ if __name__ == "__main__":
         llama_server=f"{_root}/llama-server",
         llm_storage=Path(_root) / "storage",
         data_dir=Path(_root) / "node",
+        cache_dir=Path(_root) / "cache",
         host="127.0.0.1",
     )
     import uvloop

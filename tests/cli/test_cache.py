@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ import pytest
 from gateway.access.principal import ANONYMOUS
 from gateway.cli import help_pages, main
 from gateway.conversations.files import CacheFiles
+from gateway.conversations.node_facts import NodeFacts
 from gateway.conversations.shared import SHARED
 from tests.cli.test_json import paths
 from tests.conversations.test_files import named
@@ -34,6 +36,18 @@ def put(files: CacheFiles, name: str, *, model: str, owner: str, size: int = MIB
         one.chain = one.chain.first(1)._replace(shared=1)
     (files.folder / files.new_name(one)).write_bytes(bytes(size))
     assert files.keep(one, size)
+
+
+def put_on_node(files: CacheFiles, name: str, *, model: str, owner: str, size: int) -> Path:
+    """Know of something on the disk of the node attic, as a gateway does that has saved it there.
+    Returns the folder with what is known.
+    """
+    one = named(name)
+    one.model, one.owner, one.size = model, owner, size
+    with contextlib.closing(NodeFacts(files.folder, "attic")) as facts:
+        facts.open()
+        facts.keep(one)
+    return facts.folder
 
 
 def states(folder: Path) -> int:
@@ -74,7 +88,10 @@ def config(files: CacheFiles) -> Path:
     return files.folder.parent.parent / "conf/gateway.yaml"
 
 
-def test_what_a_stopped_gateway_has_saved_is_told(run: Run, config: Path) -> None:
+def test_what_a_stopped_gateway_has_saved_is_told(
+    run: Run, config: Path, files: CacheFiles
+) -> None:
+    put_on_node(files, "five", model="tiny", owner="k_one", size=MIB)
     status, out, _ = run(config, "--json")
     assert status == 0
     told = json.loads(out)
@@ -83,17 +100,34 @@ def test_what_a_stopped_gateway_has_saved_is_told(run: Run, config: Path) -> Non
     assert (told["enabled"], told["problem"]) == (True, None)
     assert (told["conversations"], told["size"], told["budget"]) == (4, 7 * MIB, 64 * MIB)
     assert [(one["model"], one["conversations"], one["size"]) for one in told["models"]] == [
-        ("tiny", 3, 4 * MIB),
+        ("tiny", 4, 5 * MIB),
         ("qwen", 1, 3 * MIB),
     ]
     assert [(one["key"], one["name"], one["size"]) for one in told["keys"]] == [
-        ("k_one", None, 4 * MIB),
+        ("k_one", None, 5 * MIB),
         (ANONYMOUS.key_id, ANONYMOUS.name, 2 * MIB),
         (SHARED, "shared by all keys", MIB),
     ]
     assert [(one["model"], one["key"], one["kind"], one["size"]) for one in told["openings"]] == [
         ("tiny", SHARED, "personality", MIB)
     ]
+    (node,) = told["nodes"]
+    assert (node["node"], node["conversations"], node["size"]) == ("attic", 1, MIB)
+    assert node["problem"] == "no gateway runs"
+
+
+def test_what_is_on_a_node_is_cleared_though_no_gateway_runs(
+    run: Run, config: Path, files: CacheFiles
+) -> None:
+    known = put_on_node(files, "five", model="tiny", owner="k_one", size=MIB)
+    _, out, _ = run(config, "clear", "--yes", "--model", "qwen")
+    assert out == "removed 1 conversation\n"
+    assert len([*known.glob("*.json")]) == 1
+    _, out, _ = run(config)
+    assert "node attic: 1 conversation, 1 MiB (no gateway runs)" in out
+    _, out, _ = run(config, "clear", "--yes", "--of-key", "k_one")
+    assert out == "removed 2 conversations\n"
+    assert [*known.glob("*.json")] == []
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,7 @@ class Machines:
             "llama_server": str(FAKE),
             "llm_storage": self.box.folder,
             "data_dir": self.box.folder / f"data-{name}",
+            "cache_dir": self.box.folder / f"cache-{name}",
             "host": "127.0.0.1",
             **settings,
         }

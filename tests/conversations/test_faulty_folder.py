@@ -17,7 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.conversations.files import CacheFiles, Unusable
+from gateway.conversations.files import CacheFiles
+from gateway.conversations.locked_folder import Unusable
 from gateway.models.paths import resolve_model_path
 from tests.conversations.faults import (
     SETTINGS,

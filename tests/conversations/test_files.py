@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from gateway.conversations.files import NAME_BYTES, CacheFiles, Unusable
+from gateway.backends.slot_files import NAME_BYTES
+from gateway.conversations.files import CacheFiles
 from gateway.conversations.index import Saved
+from gateway.conversations.locked_folder import Unusable
 from tests.conversations.test_index import saved
 
 

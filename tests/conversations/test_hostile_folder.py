@@ -11,8 +11,9 @@ import orjson
 import pytest
 
 from gateway.conversations.facts import read, written
-from gateway.conversations.files import CacheFiles, Unusable
+from gateway.conversations.files import CacheFiles
 from gateway.conversations.index import Index, Saved, least_valuable, mend_times, too_old
+from gateway.conversations.locked_folder import Unusable
 from tests.conversations.test_files import again, kept, named, opened
 from tests.conversations.test_files import files as files
 

@@ -15,10 +15,14 @@ from typing import Any, Literal
 
 import pytest
 
-from gateway.conversations.files import CacheFiles, Unusable
+from gateway.conversations.files import CacheFiles
 from gateway.conversations.index import Saved
+from gateway.conversations.locked_folder import Unusable
+from gateway.conversations.noting import Noting
+from gateway.conversations.reported import reported, spared_of
 from gateway.conversations.shared import SHARED
 from gateway.conversations.shelf import Shelf
+from gateway.conversations.store import HereStore
 from tests.conversations.test_files import kept, named, opened
 from tests.conversations.test_index import DAY, NOW
 from tests.conversations.test_place import chain
@@ -56,7 +60,7 @@ def remount(disk: Path, how: Literal["ro", "rw"]) -> None:
 async def shelf_in(folder: Path, wall: Clock | None = None, **more: Any) -> AsyncIterator[Shelf]:
     files = CacheFiles(folder, more.pop("max_size", "auto"), spare=0)
     options = {"max_age": 30 * DAY, "min_tokens": 1, "upkeep_every": 0.01, **more}
-    shelf = Shelf(files, wall=wall or Clock(NOW), **options)
+    shelf = Shelf(HereStore(files), wall=wall or Clock(NOW), **options)
     await shelf.open()
     try:
         yield shelf
@@ -259,6 +263,11 @@ async def test_nothing_is_kept_of_keys_that_are_not_known(tmp_path: Path) -> Non
         assert {file.suffix for file in folder.iterdir()} == {"", ".kv", ".json"}
 
 
+def noting_on(shelf: Shelf, model: str) -> Noting:
+    """What counts hits of a model, and is told of no answer here."""
+    return Noting(model, "f", 1, shelf, prewarming=None)
+
+
 async def test_report_has_what_is_saved_by_model_and_key_and_what_that_spared(
     tmp_path: Path,
 ) -> None:
@@ -266,14 +275,15 @@ async def test_report_has_what_is_saved_by_model_and_key_and_what_that_spared(
     async with shelf_in(folder, max_size=64 * MIB, min_tokens=16) as shelf:
         await put(shelf, folder, "one", 2 * MIB)
         two = await put(shelf, folder, "two", model="n", owner="l", chain=chain("xyz"))
+        noting = noting_on(shelf, "n")
         for _ in range(2):
-            shelf.count_hit("n", "f", "l", 1000, restored=True)
-        shelf.count_hit("n", "f", "l", 500, restored=False)
+            noting.count("l", 1000, restored=True)
+        noting.count("l", 500, restored=False)
         for restored in (True, False):
-            shelf.count_hit("n", "f", "l", 15, restored=restored)  # what every prompt begins with
+            noting.count("l", 15, restored=restored)  # what every prompt begins with
         shelf.used(two)
         shelf.switch_off("n", "g", "it is odd")
-        report = await shelf.report()
+        report = await reported(shelf, {})
         assert (report.conversations, report.size) == (2, 3 * MIB)
         assert (report.budget, report.problem) == (64 * MIB, None)
         assert report.models == {
@@ -284,7 +294,7 @@ async def test_report_has_what_is_saved_by_model_and_key_and_what_that_spared(
             "k": (1, 2 * MIB, 0, 0, 0.0, 0, 0, 0.0, 0, 0, None, None),
             "l": (1, MIB, 2, 2000, 4.0, 1, 500, 1.0, MIB, 0, None, None),
         }
-        assert (shelf.of_model("m"), shelf.of_model("o")) == (report.models["m"], None)
+        assert (spared_of("m", [shelf]), spared_of("o", [shelf])) == (report.models["m"], None)
 
 
 async def test_hits_that_are_only_noted_are_counted_when_somebody_looks(tmp_path: Path) -> None:
@@ -293,12 +303,12 @@ async def test_hits_that_are_only_noted_are_counted_when_somebody_looks(tmp_path
         assert shelf.tally.live("n", "f", "l") is live
         live.hits, live.tokens = 3, 1500
         for _ in range(2):  # once
-            report = await shelf.report()
-            spared = shelf.of_model("n")
+            report = await reported(shelf, {})
+            spared = spared_of("n", [shelf])
             assert spared == report.models["n"]
             assert report.models["n"][2:8] == report.keys["l"][2:8] == (0, 0, 0.0, 3, 1500, 3.0)
         live.hits, live.tokens = 1, 500
-        assert (shelf.of_model("n") or spared).slot_tokens == 2000
+        assert (spared_of("n", [shelf]) or spared).slot_tokens == 2000
 
 
 async def test_report_lists_what_conversations_begin_with(tmp_path: Path) -> None:
@@ -308,7 +318,7 @@ async def test_report_lists_what_conversations_begin_with(tmp_path: Path) -> Non
         for name, owner, shared in (("cat", SHARED, 1), ("cat with tools", "k", 2)):
             begins = chain(name[:shared])._replace(shared=shared)
             await put(shelf, folder, name, owner=owner, chain=begins, used=NOW + shared)
-        openings = (await shelf.report()).openings
+        openings = (await reported(shelf, {})).openings
     shown = [(one.key, one.kind, one.size, one.used) for one in openings]
     assert shown == [("k", "tools", MIB, NOW + 2), ("*", "personality", MIB, NOW + 1)]
 
@@ -316,7 +326,7 @@ async def test_report_lists_what_conversations_begin_with(tmp_path: Path) -> Non
 async def test_report_says_why_the_folder_is_not_used(tmp_path: Path) -> None:
     with opened(tmp_path / "cache"):
         async with shelf_in(tmp_path / "cache", upkeep_every=60.0) as shelf:
-            report = await shelf.report()
+            report = await reported(shelf, {})
     assert report.problem == f"{tmp_path / 'cache'} is in use by another gateway"
     assert (report.conversations, report.budget) == (0, 0)
 
@@ -330,5 +340,5 @@ async def test_what_is_shorter_than_was_told_takes_no_room(tmp_path: Path) -> No
             (folder / shelf.new_name(one)).write_bytes(bytes(MIB))
             shelf.put(one)
         await shelf.written()
-        report = await shelf.report()
+        report = await reported(shelf, {})
     assert (report.conversations, report.size, report.models) == (0, 0, {})

@@ -14,7 +14,9 @@ from gateway.conversations.chain import Chain
 from gateway.conversations.facts import written
 from gateway.conversations.files import CacheFiles
 from gateway.conversations.index import Saved
+from gateway.conversations.reported import reported
 from gateway.conversations.shelf import Shelf
+from gateway.conversations.store import HereStore
 from gateway.tasks import cancel_and_wait, spawn
 
 MANY, LINKS = 10_000, 30
@@ -67,7 +69,7 @@ class Steps:
 @pytest.mark.slow
 @pytest.mark.timeout(120)
 async def test_no_step_of_the_event_loop_is_long(folder: Path) -> None:
-    shelf = Shelf(CacheFiles(folder, "auto"), max_age=3e7, min_tokens=1)
+    shelf = Shelf(HereStore(CacheFiles(folder, "auto")), max_age=3e7, min_tokens=1)
     steps, took = Steps(), dict[str, float]()
 
     await steps.since()
@@ -83,7 +85,7 @@ async def test_no_step_of_the_event_loop_is_long(folder: Path) -> None:
     shelf.switch_off("m", "f", "it is odd")
     await shelf.removed()
     took["forget the rest"] = await steps.since()
-    left = (await shelf.report()).conversations
+    left = (await reported(shelf, {})).conversations
     took["report"] = await steps.since()
     await shelf.close()
     took["close"] = await steps.since()

@@ -75,6 +75,15 @@ def test_why_the_running_gateway_saves_nothing_is_told(tmp_path: Path) -> None:
     assert found.what == "conversations are not saved: /c is in use by another gateway"
 
 
+def test_what_is_saved_on_nodes_is_told(tmp_path: Path) -> None:
+    attic = {"node": "attic", "conversations": 1, "size": MIB, "budget": 2048 * MIB}
+    nodes = [{**attic, "problem": None}, {**attic, "node": "cellar", "problem": "it is away"}]
+    _, room, away = check_conversations(subject(tmp_path, told(nodes=nodes)))
+    assert room.what == "1 conversation, 1 MiB of at most 2.0 GiB, in cache.dir of the node attic"
+    assert (room.level, away.level) == (Level.OK, Level.WARNING)
+    assert away.what == "conversations are not saved on the node cellar: it is away"
+
+
 def test_models_that_are_switched_off_are_named(tmp_path: Path) -> None:
     models = [{"model": "a", "switched_off": None}, {"model": "b", "switched_off": "it is odd"}]
     room, off = check_conversations(subject(tmp_path, told(models=models)))

@@ -40,6 +40,14 @@ describe("the saved conversations of a model", () => {
     expect(lines({ conversations: 1, size: 48 * 2 ** 20 })).toEqual(["1 (48 MiB)"]);
   });
 
+  it("say on which nodes they are", () => {
+    const nodes = { attic: 2, cellar: 1 };
+    expect(lines({ conversations: 4, size: 48 * 2 ** 20, nodes })).toEqual([
+      "4 (48 MiB)",
+      "of these 2 on attic, 1 on cellar",
+    ]);
+  });
+
   it("say why there are none any more", () => {
     expect(lines({ switched_off: "its llama-server cannot save" })).toEqual([
       "none",

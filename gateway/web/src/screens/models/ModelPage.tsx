@@ -202,9 +202,11 @@ function Overview({ model }: { readonly model: LiveModel }) {
 export function Saved({ saved }: { readonly saved: SavedConversations }) {
   const { conversations, hits, slot_hits: live, switched_off: off } = saved;
   const { bytes_read: read, bytes_written: written } = saved;
+  const nodes = Object.entries(saved.nodes ?? {});
   return (
     <>
       {t.facts.savedOf(conversations, saved.size)}
+      {nodes.length > 0 && <div>{t.facts.savedOn(nodes)}</div>}
       {live > 0 && <div>{t.facts.live(live, saved.slot_tokens, saved.slot_seconds)}</div>}
       {hits > 0 && <div>{t.facts.readBack(hits, saved.tokens, saved.seconds)}</div>}
       {read + written > 0 && <div>{t.facts.transferred(written, read)}</div>}

@@ -40,6 +40,8 @@ export interface SavedConversations {
   readonly bytes_read: number;
   readonly bytes_written: number;
   readonly switched_off: string | null;
+  /** How many are on the disk of each node that has some. */
+  readonly nodes?: Readonly<Record<string, number>>;
 }
 
 /** A personality, as clients see it: a model of its own. */

@@ -118,6 +118,8 @@ export const models = {
     saved: "Saved conversations",
     savedOf: (n: number, bytes: number): string =>
       n === 0 ? "none" : `${count(n)} (${size(bytes)})`,
+    savedOn: (nodes: readonly (readonly [string, number])[]): string =>
+      `of these ${nodes.map(([name, n]) => `${count(n)} on ${name}`).join(", ")}`,
     readBack: (hits: number, tokens: number, seconds: number): string =>
       `from disk ${spared(hits, tokens, seconds)}`,
     live: (hits: number, tokens: number, seconds: number): string =>
