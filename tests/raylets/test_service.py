@@ -26,7 +26,9 @@ UNITS = ("llm-gateway-head", "llm-gateway-node")
 @pytest.fixture
 def booted(tmp_path: Path) -> Iterator[Machine]:
     venv = install(tmp_path, PROGRAM)
-    with machine(tmp_path, read_only={venv: PROGRAM}) as made:
+    # Its /etc is empty: a user's service manager needs these.
+    shared = {Path(f"/etc/{name}"): f"/etc/{name}" for name in ("pam.d", "security")}
+    with machine(tmp_path, read_only={venv: PROGRAM, **shared}) as made:
         yield made
 
 
@@ -71,3 +73,36 @@ def test_a_node_that_cannot_join_is_told_why(booted: Machine) -> None:
     failed = booted.run(GATEWAY, "node", *words, "--token-file", "/root/token", check=False)
     assert failed.returncode == 1
     assert f"nothing listens at {HEAD}:6400" in failed.stderr
+
+
+def test_a_user_has_a_head_and_a_node_without_root(booted: Machine) -> None:
+    booted.run("useradd", "--create-home", "--uid", "1000", "me")
+    booted.run("loginctl", "enable-linger", "me")
+    wait_until(
+        lambda: booted.property("ActiveState", "user@1000.service") == "active",
+        20,
+        "the user's service manager runs",
+    )
+    me = (
+        *("setpriv", "--reuid=1000", "--regid=1000", "--clear-groups", "env"),
+        *("HOME=/home/me", "XDG_RUNTIME_DIR=/run/user/1000"),
+    )
+
+    def state(unit: str) -> str:
+        asked = (*me, "systemctl", "--user", "show", "--value", "--property=ActiveState", unit)
+        return booted.run(*asked).stdout.strip()
+
+    place = ("--host", HEAD, "--port", "6400")
+    headed = booted.run(*me, GATEWAY, "node", "head", "--service", "--user", *place)
+    assert f"llm-gateway node join {HEAD}:6400" in headed.stdout
+    token = "/home/me/.local/share/llm-gateway/cluster/token"
+    assert booted.run("stat", "-c", "%U %a", token).stdout == "me 600\n"
+    joined = booted.run(
+        *(*me, GATEWAY, "node", "join", f"{HEAD}:6400", "--name", "attic", "--host", "127.0.0.3"),
+        *("--service", "--user", "--token-file", token),
+    )
+    assert f"attic has joined {HEAD}:6400" in joined.stdout
+    assert [state(unit) for unit in UNITS] == ["active", "active"]
+    booted.run(*me, GATEWAY, "node", "leave", "--user")
+    assert [state(unit) for unit in UNITS] == ["inactive", "inactive"]
+    assert booted.run("pgrep", "-fa", "raylet|gcs_server|ray::", check=False).stdout == ""
