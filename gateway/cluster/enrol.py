@@ -103,14 +103,11 @@ def _see_to_registry(ray: Any) -> Members:
     """
     registry = registry_of(ray)
     try:
-        return _known(ray, registry)
+        members: Members = ray.get(registry.ask.remote("nodes", -1), timeout=_ANSWER)
     except (ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError):
         ray.kill(registry, no_restart=True)
-        return _known(ray, _again(lambda: registry_of(ray)))
-
-
-def _known(ray: Any, registry: Any) -> Members:
-    members: Members = ray.get(registry.ask.remote("nodes", -1), timeout=_ANSWER)
+        _again(lambda: registry_of(ray))
+        return Members(0, {}, {}, None)  # a new one, which knows nothing yet
     return members
 
 
