@@ -200,7 +200,7 @@ class ConversationSlots:
     def _loses(self, slot: Slot, placing: Placing) -> bool:
         """Return whether ``placing`` takes something from ``slot`` that is worth saving."""
         lost = slot.tokens * placing.loses // max(1, slot.size)
-        return lost >= self.shelf.min_tokens
+        return lost >= self.shelf.min_tokens and self.shelf.off(self.fingerprint) is None
 
     def _saved(self, chain: Chain) -> int:
         """Return how many links of ``chain`` can be read back."""

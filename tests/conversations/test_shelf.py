@@ -186,7 +186,7 @@ async def test_folder_that_is_removed_is_made_anew_and_what_was_in_it_forgotten(
         one = await put(shelf, folder, "one")
         shutil.rmtree(folder)
         await until(lambda: shelf.longest("f", one.chain) is None)
-        await until(lambda: shelf.usable)
+        await until(lambda: shelf.usable and folder.exists())
         assert folder.stat().st_mode & 0o777 == 0o700
         other = await put(shelf, folder, "other")
         assert await shelf.is_whole(other)
