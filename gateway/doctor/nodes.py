@@ -155,7 +155,7 @@ def _node(node: Mapping[str, Any], spans: list[str]) -> Iterator[Finding]:
     wrong = False
     if node["version"] != __version__:
         wrong = True
-        do = f"install llm-gateway {__version__} there"
+        do = f"install llm-api-gateway {__version__} there"
         yield found(Level.ERROR, f"it has llm-gateway {node['version']}, not {__version__}", do)
     if abs(ahead := node["clock_off"]) > _CLOCK:
         wrong = True

@@ -136,7 +136,7 @@ def test_an_authority_that_is_of_no_use_is_told(
             {"up": False, "problem": "no answer", "llama_server": None, "version": ""},
             *(Level.WARNING, "away: no answer", "`llm-gateway node remove attic` forgets it"),
         ),
-        ({"version": "0.1"}, Level.ERROR, "it has llm-gateway 0.1", "install llm-gateway"),
+        ({"version": "0.1"}, Level.ERROR, "it has llm-gateway 0.1", "install llm-api-gateway"),
         ({"clock_off": 61.2}, Level.WARNING, "61 s ahead of", "timedatectl set-ntp true"),
         ({"clock_off": -9.0}, Level.WARNING, "9 s behind", "timedatectl set-ntp true"),
         ({"no_rpc": "no --rpc"}, Level.WARNING, "part in big: no --rpc", "GGML_RPC"),
