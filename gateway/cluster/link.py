@@ -8,14 +8,16 @@ import logging
 import os
 import socket
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from gateway.backends.process import launcher
 from gateway.cluster.frames import Unreadable, packed, receive
 from gateway.cluster.ray_command import WORK_FOLDER, variables
 from gateway.cluster.token import known_token
+from gateway.cluster.told import REGISTRY
 from gateway.errors import GatewayError
 from gateway.tasks import cancel_and_wait, spawn
 
@@ -26,6 +28,8 @@ _AGAIN, _LONGEST = 1.0, 30.0
 #: Seconds for an answer. Actors answer within 20, if only that there is no news. Ray hears of a
 #: machine without power from the head, and of the head's from nobody.
 ANSWER = 30.0
+#: Seconds without an answer of the registry until another driver is tried: first, at most.
+_SILENT, _LONG_SILENT = 10.0, 120.0
 #: Seconds for a driver to end when the socket is closed.
 _END = 5.0
 
@@ -78,14 +82,33 @@ def why_silent(kind: str, text: str) -> str:
     return _MEANING.get(kind, first)
 
 
+class _NotJoined(Exception):
+    """A driver could not join; the text says why."""
+
+
+class _Driver(NamedTuple):
+    """A driver that has joined. ``said``: what reads its output."""
+
+    process: asyncio.subprocess.Process
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+    said: asyncio.Task[None]
+
+
 class Link:
     """The link to Ray at ``address``. ``changed`` is called when it is joined, and when it is lost.
 
-    ``folder``: where the cluster's token may be. ``problem``: why it isn't joined.
+    ``folder``: where the cluster's token may be. ``patience``: seconds without an answer of the
+    registry until another driver is tried, at first. ``problem``: why it isn't joined.
     """
 
     def __init__(
-        self, address: str, changed: Callable[[], None], folder: Path | None = None
+        self,
+        address: str,
+        changed: Callable[[], None],
+        folder: Path | None = None,
+        *,
+        patience: float = _SILENT,
     ) -> None:
         self._address = address
         self._changed = changed
@@ -94,7 +117,12 @@ class Link:
         self._waiting: dict[int, asyncio.Future[Any]] = {}
         self._writer: asyncio.StreamWriter | None = None
         self._keeping: asyncio.Task[None] | None = None
-        self._ending: asyncio.Task[None] | None = None
+        self._endings: set[asyncio.Task[None]] = set()
+        #: The driver that takes the place of the one that is there, and what starts it.
+        self._next: _Driver | None = None
+        self._renewing: asyncio.Task[None] | None = None
+        self._renew_at: float | None = None  # monotonic; the registry is silent
+        self._first_patience = self._patience = patience
         self.joined = False
         self.problem: str | None = "not joined yet"
 
@@ -104,9 +132,12 @@ class Link:
 
     async def close(self) -> None:
         """End the driver."""
+        await cancel_and_wait(self._renewing)
         await cancel_and_wait(self._keeping)
-        if self._ending is not None:
-            await self._ending
+        if self._next is not None:
+            self._end(self._next)
+        if self._endings:
+            await asyncio.wait(tuple(self._endings))
 
     async def call(self, actor: str, method: str, *arguments: Any, within: float = ANSWER) -> Any:
         """Return what ``method`` of an actor returns.
@@ -114,7 +145,15 @@ class Link:
         Raises :class:`Unreachable` where it gives no answer ``within`` so many seconds,
         :class:`Refused` for what it raises.
         """
-        return await self._ask("call", actor, method, arguments, within=within)
+        try:
+            answer = await self._ask("call", actor, method, arguments, within=within)
+        except Unreachable:
+            if actor == REGISTRY and self.joined:
+                self._registry_is_silent()
+            raise
+        if actor == REGISTRY:
+            self._renew_at, self._patience = None, self._first_patience
+        return answer
 
     async def kill(self, actor: str) -> None:
         """End an actor for good."""
@@ -161,59 +200,110 @@ class Link:
         pause = _AGAIN
         while True:
             try:
-                if await self._serve():
-                    pause = _AGAIN
-            except OSError as error:
-                self._lost(f"its driver cannot be started: {error}")
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, _LONGEST)
+                driver, self._next = self._next or await self._start(), None
+                pause = _AGAIN
+                await self._serve(driver)
+            except _NotJoined as error:
+                self._lost(str(error))
+            if self._next is None:
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, _LONGEST)
 
-    async def _serve(self) -> bool:
-        """Run one driver until it ends. Returns whether it had joined."""
+    async def _start(self) -> _Driver:
+        """Return a driver that has joined. Raises :class:`_NotJoined`."""
         token = None if self._folder is None else await asyncio.to_thread(known_token, self._folder)
         ours, its = socket.socketpair()
-        with its:
-            process = await asyncio.create_subprocess_exec(
-                *launcher(),
-                sys.executable,
-                "-P",
-                "-m",
-                "gateway.cluster.driver",
-                self._address,
-                stdin=its.fileno(),
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.STDOUT,
-                env={**os.environ, **variables(token)},
-                cwd=WORK_FOLDER,
-                start_new_session=True,
-            )
-        had = False
+        try:
+            with its:
+                process = await asyncio.create_subprocess_exec(
+                    *launcher(),
+                    sys.executable,
+                    "-P",
+                    "-m",
+                    "gateway.cluster.driver",
+                    self._address,
+                    stdin=its.fileno(),
+                    stdout=asyncio.subprocess.PIPE,
+                    stderr=asyncio.subprocess.STDOUT,
+                    env={**os.environ, **variables(token)},
+                    cwd=WORK_FOLDER,
+                    start_new_session=True,
+                )
+        except OSError as error:
+            ours.close()
+            raise _NotJoined(f"its driver cannot be started: {error}") from error
         assert process.stdout is not None
         said = spawn(_log_lines(process.stdout), name="what Ray's driver says")
         reader, writer = await asyncio.open_connection(sock=ours, limit=2**26)
+        driver = _Driver(process, reader, writer, said)
+        try:
+            number, refused, _ = await receive(reader)
+            if refused is not None:
+                hint = "" if token else f" (no token of a cluster is in {self._folder})"
+                raise _NotJoined(f"{refused[0]}{hint}: {refused[1]}")
+            assert number == 0
+        except (asyncio.IncompleteReadError, ConnectionError):
+            await asyncio.shield(self._end(driver))
+            raise _NotJoined("its driver has ended") from None
+        except Unreadable as error:  # installed while this process ran, for example
+            await asyncio.shield(self._end(driver))
+            raise _NotJoined(_of_another_version(error)) from error
+        except BaseException:
+            await asyncio.shield(self._end(driver))
+            raise
+        return driver
+
+    async def _serve(self, driver: _Driver) -> None:
+        """Pass on what a driver answers until it ends, or another takes its place."""
+        self._writer, self.joined, self.problem = driver.writer, True, None
+        _log.info("joined the Ray cluster at %s", self._address)
+        self._changed()
         try:
             with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
-                number, error, _ = await receive(reader)
-                if error is not None:
-                    hint = "" if token else f" (no token of a cluster is in {self._folder})"
-                    self._lost(f"{error[0]}{hint}: {error[1]}")
-                    return False
-                assert number == 0
-                had, self._writer, self.joined, self.problem = True, writer, True, None
-                _log.info("joined the Ray cluster at %s", self._address)
-                self._changed()
                 while True:
-                    self._answer(*await receive(reader))
-            self._lost("its driver has ended")
-        except Unreadable as error:  # installed while this process ran, for example
-            self._lost(f"its driver is of another version: restart the gateway ({error})")
+                    self._answer(*await receive(driver.reader))
+            self._lost("its driver has ended" if self._next is None else "another driver follows")
+        except Unreadable as error:
+            self._lost(_of_another_version(error))
         finally:
             self._writer = None
-            writer.close()
             self._lost(self.problem or "the gateway ends")
-            self._ending = spawn(_end(process, said), name="end Ray's driver")
-            await asyncio.shield(self._ending)
-        return had
+            ending = self._end(driver)
+            if self._next is None:
+                await asyncio.shield(ending)
+
+    def _end(self, driver: _Driver) -> asyncio.Task[None]:
+        driver.writer.close()
+        ending = spawn(_end(driver.process, driver.said), name="end Ray's driver")
+        self._endings.add(ending)
+        ending.add_done_callback(self._endings.discard)
+        return ending
+
+    def _registry_is_silent(self) -> None:
+        """Try another driver, if that is so for long. Ray's drivers may go on calling an actor
+        where it was, though it has been started anew on a head that came back at once.
+        """
+        now = time.monotonic()
+        if self._renewing is not None and not self._renewing.done():
+            return
+        if self._renew_at is None:
+            self._renew_at = now + self._patience
+        elif now >= self._renew_at:
+            self._renew_at, self._patience = None, min(2 * self._patience, _LONG_SILENT)
+            self._renewing = spawn(self._renew(), name="join Ray anew")
+
+    async def _renew(self) -> None:
+        """Have another driver in place of the one that is there, if it can join."""
+        try:
+            driver = await self._start()
+        except _NotJoined as error:  # the head is away: this one still reaches the nodes
+            _log.debug("Ray cannot be joined anew: %s", error)
+            return
+        if (writer := self._writer) is None or writer.is_closing():
+            self._end(driver)  # that one has ended meanwhile, and is followed by another
+        else:
+            self._next = driver
+            writer.close()
 
     def _answer(self, number: int, error: tuple[str, str] | None, value: Any) -> None:
         answer = self._waiting.get(number)
@@ -237,6 +327,10 @@ class Link:
                 answer.set_exception(Unreachable(f"Ray is not joined: {why}"))
         if was:
             self._changed()
+
+
+def _of_another_version(error: Unreadable) -> str:
+    return f"its driver is of another version: restart the gateway ({error})"
 
 
 async def _log_lines(output: asyncio.StreamReader) -> None:
