@@ -52,11 +52,21 @@ def test_a_head_and_a_node_are_services_and_leave_nothing(booted: Machine) -> No
 
     def is_up() -> bool:
         told = booted.run("llm-gateway", "node", "list", "--json", "--config", CONFIG).stdout
-        return [one["name"] for one in json.loads(told)["nodes"] if one["up"]] == ["attic"]
+        known = json.loads(told)
+        up = [one["name"] for one in known["nodes"] if one["up"]]
+        return (known["cluster"]["problem"], up) == (None, ["attic"])
 
     wait_until(is_up, 60, "the gateway knows the node")
     booted.run("systemctl", "restart", "llm-gateway-head")
     wait_until(is_up, 60, "the gateway knows the node again")
+
+    # A node that is removed stays ended.
+    booted.run("llm-gateway", "node", "remove", "attic", "--config", CONFIG)
+    node = UNITS[1]
+    wait_until(lambda: booted.property("ActiveState", node) == "inactive", 60, "the node ends")
+    assert booted.property("ExecMainStatus", node) == "3"
+    assert booted.property("Result", node) == "success"
+    assert "attic was removed from the cluster" in booted.journal(node)
 
     booted.run("llm-gateway", "node", "leave")
     assert [booted.property("LoadState", unit) for unit in UNITS] == ["not-found", "not-found"]
