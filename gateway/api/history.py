@@ -40,7 +40,8 @@ class HistoryHandlers:
         history = self._history
         now = await history.now()
         every, samples = history.samples.since(now.at - seconds, now.at)
-        samples = [*(one for one in samples if one.at < now.at), now]
+        at = _shown(now)
+        samples = [*(one for one in samples if _shown(one) < at), now]
         return json_response(_report(history, seconds, every, samples))
 
 
@@ -49,7 +50,7 @@ def _report(history: History, seconds: float, every: int, samples: list[Sample])
     return {
         "range": seconds,
         "every": every,
-        "times": [round(one.at, 3) for one in samples],
+        "times": [_shown(one) for one in samples],
         "devices": [
             {
                 "name": name,
@@ -67,6 +68,11 @@ def _report(history: History, seconds: float, every: int, samples: list[Sample])
         "prompt_tokens_per_second": [round(one.prompt, 2) for one in samples],
         "completion_tokens_per_second": [round(one.completion, 2) for one in samples],
     }
+
+
+def _shown(sample: Sample) -> float:
+    """Return when it was taken, as it is told: to the millisecond."""
+    return round(sample.at, 3)
 
 
 def _range(request: web.Request) -> float:
