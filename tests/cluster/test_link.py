@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -51,28 +53,37 @@ async def _answer_of(link: Link, actor: str) -> str:
         return error.message
 
 
-async def test_another_driver_is_used_when_the_registry_is_silent_for_long(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    command = (sys.executable, "-c", _DEAF, str(tmp_path), "joins")
+@contextlib.asynccontextmanager
+async def _deaf(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, following: str, patience: float
+) -> AsyncIterator[tuple[Link, list[bool]]]:
+    """A link that is joined by such a driver, and whether it was at each change of that."""
+    command = (sys.executable, "-c", _DEAF, str(folder), following)
     monkeypatch.setattr("gateway.cluster.link.launcher", lambda: command)
-    monkeypatch.setattr("gateway.cluster.link._AGAIN", 60.0)
     changes: list[bool] = []
-    link = Link("127.0.0.1:9", lambda: changes.append(link.joined), tmp_path, patience=0.2)
+    link = Link("127.0.0.1:9", lambda: changes.append(link.joined), folder, patience=patience)
     link.open()
     try:
         async with asyncio.timeout(60):
             while not link.joined:
                 await asyncio.sleep(0.02)
-            assert await _answer_of(link, "node/attic") == "first"
-            assert await _answer_of(link, REGISTRY) == "it cannot be reached"
-            while await _answer_of(link, REGISTRY) != "second":
-                await asyncio.sleep(0.02)
-        assert await _answer_of(link, "node/attic") == "second"
-        assert changes == [True, False, True]
+            yield link, changes
     finally:
         await link.close()
     assert not link.joined
+
+
+async def test_another_driver_is_used_when_the_registry_is_silent_for_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.cluster.link._AGAIN", 60.0)
+    async with _deaf(tmp_path, monkeypatch, "joins", 0.2) as (link, changes):
+        assert await _answer_of(link, "node/attic") == "first"
+        assert await _answer_of(link, REGISTRY) == "it cannot be reached"
+        while await _answer_of(link, REGISTRY) != "second":
+            await asyncio.sleep(0.02)
+        assert await _answer_of(link, "node/attic") == "second"
+        assert changes == [True, False, True]
 
 
 async def test_the_driver_that_is_there_stays_while_no_other_can_join(
@@ -81,22 +92,12 @@ async def test_the_driver_that_is_there_stays_while_no_other_can_join(
     """It still reaches the nodes while the head is away."""
     refused = tmp_path / "refused"
     refused.touch()
-    command = (sys.executable, "-c", _DEAF, str(tmp_path), "cannot join")
-    monkeypatch.setattr("gateway.cluster.link.launcher", lambda: command)
-    changes: list[bool] = []
-    link = Link("127.0.0.1:9", lambda: changes.append(link.joined), tmp_path, patience=0.0)
-    link.open()
-    try:
-        async with asyncio.timeout(60):
-            while not link.joined:
-                await asyncio.sleep(0.02)
-            while len(refused.read_text()) < 2:  # by then it has seen to the first of them
-                assert await _answer_of(link, REGISTRY) == "it cannot be reached"
-                await asyncio.sleep(0.02)
+    async with _deaf(tmp_path, monkeypatch, "cannot join", 0.0) as (link, changes):
+        while len(refused.read_text()) < 2:  # by then it has seen to the first of them
+            assert await _answer_of(link, REGISTRY) == "it cannot be reached"
+            await asyncio.sleep(0.02)
         assert await _answer_of(link, "node/attic") == "first"
         assert changes == [True]
-    finally:
-        await link.close()
 
 
 async def test_who_has_no_token_of_the_cluster_is_told_where_it_is_looked_for(
